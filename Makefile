@@ -1,0 +1,42 @@
+# `make demo` and `make test` need Python 3.11 or later and nothing else: the virtual environment sets itself up.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+JOBS   ?= 2
+
+.PHONY: demo test lint bench setup proto clean help
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+
+demo: $(READY) ## a Deployment manifest becomes running Pods, rolls out, survives faults
+	@$(BIN)/listwatch demo
+
+test: $(READY) lint ## lint, type checks and the whole test suite
+	@$(BIN)/python -m pytest -q -n $(JOBS)
+
+lint: $(READY) ## ruff, mypy --strict and the import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -n 8
+
+bench: $(READY) ## every benchmark, each with a ratio against a baseline measured in the same run
+	@$(BIN)/python -m benchmarks
+
+proto: $(READY) ## generate the protobuf modules again
+	@$(BIN)/python -m kvstore.proto.generate
+
+setup: $(READY) ## only the virtual environment
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "listwatch needs Python 3.11 or later; set PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV) (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $(READY)
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
