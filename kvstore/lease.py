@@ -1,0 +1,177 @@
+"""Leases: keys that live as long as somebody keeps renewing them, with etcd's rules and numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections.abc import Callable
+
+import structlog
+
+from kvstore.api import DeleteRange
+from kvstore.errors import KvError, LeaseExists, LeaseNotFound, LeaseTTLTooLarge
+from kvstore.store import Store, WriteTxn
+
+MIN_TTL = 2  # seconds; etcd: one and a half election timeouts, rounded up
+MAX_TTL = 9_000_000_000
+# etcd extends every lease by its election timeout after a restart, so that clients can find the server again.
+RESTART_EXTENSION = 1.0
+MAX_EXPIRIES_A_TURN = 500  # etcd's bound on leases revoked in one go
+RETRY_AFTER = 3.0  # seconds until a failed revocation of an expired lease is tried again, as in etcd
+
+log = structlog.get_logger("kvstore")
+
+
+class Lease:
+    """One lease. `expires_at` is loop time."""
+
+    __slots__ = ("expires_at", "id", "keys", "ttl")
+
+    def __init__(self, lease_id: int, ttl: int, expires_at: float) -> None:
+        self.id = lease_id
+        self.ttl = ttl
+        self.expires_at = expires_at
+        self.keys: set[bytes] = set()
+
+
+class Lessor:
+    """All leases of a store. Grants and revocations are durable; renewals, as in etcd, are not.
+
+    After a restart each lease starts again with its full TTL.
+    """
+
+    def __init__(self, store: Store, *, now: Callable[[], float], rng: random.Random) -> None:
+        self._store = store
+        self._now = now
+        self._rng = rng
+        self._leases: dict[int, Lease] = {}
+        self._lease_of: dict[bytes, int] = {}
+        self._expiries: list[tuple[float, int]] = []  # a heap; an entry may be older than its lease's last renewal
+        self._wake = asyncio.Event()
+
+    def restore(self, leases: dict[int, int]) -> None:
+        """Take over the leases found on disk, before the keys that are attached to them."""
+        for lease_id, ttl in leases.items():
+            self._add(Lease(lease_id, ttl, self._now() + ttl + RESTART_EXTENSION))
+
+    # ---- what the store asks --------------------------------------------------------------------------------------
+
+    def exists(self, lease_id: int) -> bool:
+        """Whether keys can be attached to it."""
+        return lease_id in self._leases
+
+    def attach(self, key: bytes, lease_id: int) -> int:
+        """Move a key to a lease (0 = none); gives the lease it had."""
+        before = self._lease_of.get(key, 0)
+        if before == lease_id:
+            return before
+        if before and before in self._leases:
+            self._leases[before].keys.discard(key)
+        if lease_id:
+            self._lease_of[key] = lease_id
+            if lease_id in self._leases:
+                self._leases[lease_id].keys.add(key)
+        else:
+            del self._lease_of[key]
+        return before
+
+    # ---- the API --------------------------------------------------------------------------------------------------
+
+    async def grant(self, ttl: int, lease_id: int = 0) -> tuple[int, int]:
+        """A lease of at least MIN_TTL seconds: (id, ttl). Id 0 lets the server choose. Raises LeaseExists."""
+        if ttl > MAX_TTL:
+            raise LeaseTTLTooLarge()
+        while not lease_id:
+            chosen = self._rng.getrandbits(63)
+            lease_id = 0 if chosen in self._leases else chosen
+        ttl = max(ttl, MIN_TTL)
+
+        def stage(txn: WriteTxn) -> None:
+            if lease_id in self._leases:
+                raise LeaseExists()
+            self._add(Lease(lease_id, ttl, self._now() + ttl))
+            txn.lease(lease_id, ttl, undo=lambda: self._leases.pop(lease_id))
+
+        await self._store.write(stage, cost=64)
+        return lease_id, ttl
+
+    async def revoke(self, lease_id: int) -> None:
+        """End a lease and delete its keys, all in one revision. Raises LeaseNotFound."""
+
+        def stage(txn: WriteTxn) -> None:
+            lease = self._leases.get(lease_id)
+            if lease is None:
+                raise LeaseNotFound()
+            for key in sorted(lease.keys):
+                txn.delete_range(DeleteRange(key))
+            del self._leases[lease_id]
+            txn.lease(lease_id, None, undo=lambda: self._add(lease))
+
+        await self._store.write(stage)
+
+    async def keep_alive(self, lease_id: int) -> int:
+        """Renew; gives the TTL in seconds, or 0 if the lease is gone or has just run out."""
+        lease = self._leases.get(lease_id)
+        if lease is None:
+            return 0
+        if lease.expires_at <= self._now():  # its revocation is on its way: answer when it is done
+            await self._expire(lease_id)
+            return 0
+        lease.expires_at = self._now() + lease.ttl
+        return lease.ttl
+
+    def time_to_live(self, lease_id: int, keys: bool = False) -> tuple[int, int, list[bytes]]:
+        """(whole seconds left, granted seconds, attached keys if asked for); -1 left if there is no such lease."""
+        lease = self._leases.get(lease_id)
+        if lease is None:
+            return -1, 0, []
+        return int(lease.expires_at - self._now()), lease.ttl, sorted(lease.keys) if keys else []
+
+    def ids(self) -> list[int]:
+        """All leases, the soonest to expire first."""
+        return [lease.id for lease in sorted(self._leases.values(), key=lambda lease: lease.expires_at)]
+
+    # ---- expiry ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Revoke leases as they run out, each in a revision of its own, until cancelled."""
+        while True:
+            due = self._due()
+            if due:
+                await asyncio.gather(*(self._expire(lease_id) for lease_id in due))
+                continue
+            self._wake.clear()
+            try:
+                async with asyncio.timeout_at(self._expiries[0][0] if self._expiries else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _due(self) -> list[int]:
+        due: list[int] = []
+        heap = self._expiries
+        while heap and heap[0][0] <= self._now() and len(due) < MAX_EXPIRIES_A_TURN:
+            _, lease_id = heapq.heappop(heap)
+            lease = self._leases.get(lease_id)
+            if lease is None:
+                continue
+            if lease.expires_at > self._now():
+                heapq.heappush(heap, (lease.expires_at, lease_id))
+            else:
+                due.append(lease_id)
+        return due
+
+    async def _expire(self, lease_id: int) -> None:
+        try:
+            await self.revoke(lease_id)
+        except LeaseNotFound:
+            return  # revoked by somebody meanwhile
+        except KvError as error:
+            log.warning("lease_expiry_failed", lease=lease_id, error=str(error), retry_after=RETRY_AFTER)
+            heapq.heappush(self._expiries, (self._now() + RETRY_AFTER, lease_id))
+
+    def _add(self, lease: Lease) -> None:
+        self._leases[lease.id] = lease
+        heapq.heappush(self._expiries, (lease.expires_at, lease.id))
+        self._wake.set()

@@ -1,0 +1,54 @@
+"""Revisions: (main, sub), packed into one integer in memory and into etcd's 17-byte key on disk.
+
+A write transaction takes the next main revision; its changes count sub from 0. An empty store is at main 1.
+In memory a revision is `main << 33 | sub << 1 | tombstone`, so that integers order as revisions do.
+"""
+
+from __future__ import annotations
+
+import struct
+
+SUB_BITS = 32
+_MAIN_SHIFT = SUB_BITS + 1
+_SUB_MASK = (1 << SUB_BITS) - 1
+
+_KEY = struct.Struct(">QcQ")
+KEY_SIZE = _KEY.size
+TOMBSTONE = 1
+
+
+def pack(main: int, sub: int, tombstone: bool = False) -> int:
+    """The integer that stands for a revision; `tombstone` marks a deletion."""
+    return main << _MAIN_SHIFT | sub << 1 | tombstone
+
+
+def main_of(packed: int) -> int:
+    """The main revision."""
+    return packed >> _MAIN_SHIFT
+
+
+def is_tombstone(packed: int) -> bool:
+    """Whether the revision is a deletion."""
+    return bool(packed & TOMBSTONE)
+
+
+def ceiling(main: int) -> int:
+    """The smallest packed revision above every revision of `main`."""
+    return (main + 1) << _MAIN_SHIFT
+
+
+def to_key(packed: int) -> bytes:
+    """The database key: 8 bytes main, `_`, 8 bytes sub, big-endian, and `t` for a tombstone (etcd's layout)."""
+    key = _KEY.pack(packed >> _MAIN_SHIFT, b"_", packed >> 1 & _SUB_MASK)
+    return key + b"t" if packed & TOMBSTONE else key
+
+
+def first_key(main: int) -> bytes:
+    """The smallest database key of a main revision."""
+    return _KEY.pack(main, b"_", 0)
+
+
+def from_key(key: bytes) -> int:
+    """The packed revision of a database key."""
+    main, _, sub = _KEY.unpack_from(key)
+    return pack(main, sub, len(key) > KEY_SIZE)
