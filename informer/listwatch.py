@@ -146,15 +146,15 @@ class _StoreWatch:
     def __init__(self, source: StoreListWatch, start: int) -> None:
         self._source = source
         self._start = start
-        self._watch = source._client.watch(
-            source._key, source._end, start_revision=start, progress_notify=source._progress_notify
-        )
 
     async def __aenter__(self) -> Self:
-        limit = self._source._answer_within
+        source = self._source
+        limit = source._answer_within
         try:
             async with asyncio.timeout(limit) as deadline:
-                await self._watch.__aenter__()
+                self._watch = await source._client.watch(
+                    source._key, source._end, start_revision=self._start, progress_notify=source._progress_notify
+                ).__aenter__()
         except (KvError, TimeoutError) as error:
             raise _translate(error, deadline, f"no answer to a watch within {limit} s") from error
         if self._start > self._watch.created_revision:
@@ -163,7 +163,7 @@ class _StoreWatch:
         # that revision tells at once, so that a watch which was entered is one that goes on.
         try:
             async with asyncio.timeout(limit) as deadline:
-                await self._source._client.get(self._source._key, revision=self._start)
+                await source._client.get(source._key, revision=self._start)
         except BaseException as error:
             await self._watch.__aexit__(type(error), error, error.__traceback__)
             if isinstance(error, KvError | TimeoutError):
@@ -220,7 +220,7 @@ def _text(key: bytes) -> str:
 
 def _translate(error: Exception, deadline: asyncio.Timeout | None = None, late: str = "") -> ApiError:
     if isinstance(error, Compacted):
-        return Expired(str(error))
+        return Expired(str(error), error.compact_revision)
     if isinstance(error, TimeoutError):
         return Unreachable(late if deadline is not None and deadline.expired() else str(error))
     if isinstance(error, Unavailable):

@@ -1,0 +1,426 @@
+"""The objects of an informer in memory: encoded, by key, with indexes.
+
+Nothing a reader gets can change what the cache holds: objects are kept as the bytes the store gave, and whoever wants
+one decodes a copy of its own, which costs less than copying a decoded one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, TypeAlias
+
+import msgspec
+import structlog
+
+from informer.listwatch import Item, Removed, WatchEvent, is_newer
+
+_log = structlog.get_logger(__name__)
+
+
+class OwnerRef(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """An entry of `metadata.ownerReferences`, as far as an index or an event handler needs it."""
+
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool | None = None
+
+
+class Metadata(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """The few fields of an object's metadata that are read of every object. The rest is decoded by who wants it.
+
+    Labels and owner references stay encoded (views of the object's bytes) and are decoded at each access: small in
+    memory, and each reader has its own.
+    """
+
+    uid: str | None = None
+    generation: int | None = None
+    deletion_timestamp: str | None = None
+    raw_labels: msgspec.Raw = msgspec.field(name="labels", default=msgspec.Raw())
+    raw_owner_references: msgspec.Raw = msgspec.field(name="ownerReferences", default=msgspec.Raw())
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels, in a new dict; none when they are not a mapping of strings."""
+        raw = self.raw_labels
+        try:
+            return _LABELS.decode(raw) or {} if raw else {}
+        except msgspec.MsgspecError:
+            return {}
+
+    @property
+    def owner_references(self) -> list[OwnerRef]:
+        """The owner references, in a new list; none when they are malformed."""
+        raw = self.raw_owner_references
+        try:
+            return _OWNERS.decode(raw) or [] if raw else []
+        except msgspec.MsgspecError:
+            return []
+
+
+class _Object(msgspec.Struct, gc=False):
+    metadata: Metadata | None = None
+
+
+_OBJECT: Final = msgspec.json.Decoder(_Object)
+_LABELS: Final = msgspec.json.Decoder(dict[str, str] | None)
+_OWNERS: Final = msgspec.json.Decoder(list[OwnerRef] | None)
+_NO_METADATA: Final = Metadata()
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """One object as the cache holds it: immutable, so it can be kept and handed on. `data` is its JSON.
+
+    `meta` is empty when `data` is not a JSON object: the informer goes on, and who decodes the object gets the error.
+    """
+
+    key: str
+    data: bytes
+    revision: str
+    meta: Metadata
+
+    @property
+    def name(self) -> str:
+        """The last part of the key."""
+        return self.key.rpartition("/")[2]
+
+    @property
+    def namespace(self) -> str:
+        """Empty for an object without one."""
+        return self.key.rpartition("/")[0]
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """What became of one object: `old` None = added, `new` None = deleted, both = updated.
+
+    final_state_known: False for a delete that a relist found: `old` is the last state seen, and may not be the last
+    there was. initial: an add that tells a handler what was there before it.
+    """
+
+    old: Stored | None
+    new: Stored | None
+    final_state_known: bool = True
+    initial: bool = False
+
+    @property
+    def key(self) -> str:
+        """The object's key."""
+        stored = self.new or self.old
+        assert stored is not None
+        return stored.key
+
+
+Indexer: TypeAlias = Callable[[Stored], Iterable[str]]
+
+
+def by_namespace(stored: Stored) -> tuple[str, ...]:
+    """The object's namespace; "" for an object without one."""
+    return (stored.key.rpartition("/")[0],)
+
+
+def by_owner(stored: Stored) -> Sequence[str]:
+    """The uid of each owner."""
+    meta = stored.meta
+    return [owner.uid for owner in meta.owner_references] if meta.raw_owner_references else ()
+
+
+def by_label(label: str) -> Indexer:
+    """An indexer of the values of one label."""
+
+    def value(stored: Stored) -> tuple[str, ...]:
+        found = stored.meta.labels.get(label)
+        return () if found is None else (found,)
+
+    return value
+
+
+DEFAULT_INDEXERS: Final[Mapping[str, Indexer]] = {"namespace": by_namespace, "owner": by_owner}
+
+
+class InformerStopped(RuntimeError):  # noqa: N818 (it says what happened)
+    """What was waited for will not come any more: the informer has stopped."""
+
+
+class CacheStatistics(msgspec.Struct, frozen=True):
+    """How large and how fresh a cache is.
+
+    encoded_bytes: of all objects. revision: up to which the cache is complete. waiting: readers that wait for a newer
+    one now; waited, wait_seconds: readers that had to, and for how long in all. indexes: number of values of each
+    index. undecodable: objects seen whose metadata made no sense. index_errors: failures of index functions.
+    """
+
+    objects: int
+    encoded_bytes: int
+    revision: str
+    waiting: int
+    waited: int
+    wait_seconds: float
+    indexes: dict[str, int]
+    undecodable: int
+    index_errors: int
+
+
+class _Index:
+    """value -> keys of the objects that have it. Keys are in insertion order, so that a run can be repeated."""
+
+    __slots__ = ("errors", "function", "keys", "name")
+
+    def __init__(self, name: str, function: Indexer) -> None:
+        self.name = name
+        self.function = function
+        self.keys: dict[str, dict[str, None]] = {}
+        self.errors = 0
+
+    def values(self, stored: Stored) -> Iterable[str]:
+        """What the function says; nothing if it fails."""
+        try:
+            found = self.function(stored)
+            if type(found) is tuple or type(found) is list:
+                return found
+            if isinstance(found, str):
+                raise TypeError("an indexer gives several values, not one str")
+            return tuple(found)
+        except Exception:  # noqa: BLE001 (a user's function; whatever it raises is logged and counted)
+            self.errors += 1
+            _log.exception("an indexer failed; the object is not in this index", index=self.name, key=stored.key)
+            return ()
+
+    def add(self, key: str, values: Iterable[str]) -> None:
+        keys = self.keys
+        for value in values:
+            found = keys.get(value)
+            if found is None:
+                keys[value] = {key: None}
+            else:
+                found[key] = None
+
+    def remove(self, key: str, values: Iterable[str]) -> None:
+        keys = self.keys
+        for value in values:
+            found = keys.get(value)
+            if found is not None:
+                found.pop(key, None)
+                if not found:
+                    del keys[value]
+
+    def update(self, old: Stored, new: Stored) -> None:
+        before, after = self.values(old), self.values(new)
+        if before != after:
+            self.remove(old.key, before)
+            self.add(new.key, after)
+
+
+class Cache:
+    """Objects by key. A reflector fills it through `replace` and `apply`; anyone reads it.
+
+    Indexers are functions from an object to the values it is found under; they must depend on the object alone.
+
+    Invariants (`_check`): every index holds exactly the keys of the objects whose function gives that value, and no
+    value without keys; the revision never goes back.
+    """
+
+    def __init__(self, indexers: Mapping[str, Indexer] = DEFAULT_INDEXERS) -> None:
+        self._items: dict[str, Stored] = {}
+        self._indexes: dict[str, _Index] = {name: _Index(name, function) for name, function in indexers.items()}
+        self._revision = ""
+        self._encoded_bytes = 0
+        self._waiters: dict[asyncio.Future[None], str] = {}
+        self._waited = 0
+        self._wait_seconds = 0.0
+        self._undecodable = 0
+        self._closed = False
+
+    # ---- reading
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._items
+
+    def get(self, key: str) -> Stored | None:
+        """The object, or None. O(1)."""
+        return self._items.get(key)
+
+    def list(self) -> Sequence[Stored]:
+        """All objects, as they are now, in the order in which their keys came."""
+        return [*self._items.values()]
+
+    def by_index(self, name: str, value: str) -> Sequence[Stored]:
+        """The objects found under `value`; O(their number). Raises KeyError if there is no index of that name."""
+        items = self._items
+        return [items[key] for key in self._indexes[name].keys.get(value, ())]
+
+    def index_values(self, name: str) -> Sequence[str]:
+        """The values that some object is found under."""
+        return [*self._indexes[name].keys]
+
+    def add_indexer(self, name: str, function: Indexer) -> None:
+        """Index by one more function, at any time; what is there is indexed at once. O(objects).
+
+        Raises ValueError if the name is taken by another function.
+        """
+        known = self._indexes.get(name)
+        if known is not None:
+            if known.function is function:
+                return
+            raise ValueError(f"there is an index {name!r} of another function already")
+        index = _Index(name, function)
+        for stored in self._items.values():
+            index.add(stored.key, index.values(stored))
+        self._indexes[name] = index
+
+    @property
+    def revision(self) -> str:
+        """The store's revision up to which the cache is complete; "" before the first list."""
+        return self._revision
+
+    async def wait_for(self, revision: str) -> None:
+        """Wait until the cache has got to `revision`, as after a write of one's own.
+
+        Raises `InformerStopped` if it will not. Sets no limit in time: use `asyncio.timeout`.
+        """
+        if not is_newer(revision, self._revision):
+            return
+        if self._closed:
+            raise InformerStopped(f"the cache stays at revision {self._revision or 'none'}, {revision} was asked for")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiters[waiter] = revision
+        try:
+            await waiter
+        finally:
+            self._waiters.pop(waiter, None)
+            self._waited += 1
+            self._wait_seconds += loop.time() - began
+
+    def statistics(self) -> CacheStatistics:
+        """How large and how fresh it is."""
+        return CacheStatistics(
+            objects=len(self._items),
+            encoded_bytes=self._encoded_bytes,
+            revision=self._revision,
+            waiting=len(self._waiters),
+            waited=self._waited,
+            wait_seconds=self._wait_seconds,
+            indexes={name: len(index.keys) for name, index in self._indexes.items()},
+            undecodable=self._undecodable,
+            index_errors=sum(index.errors for index in self._indexes.values()),
+        )
+
+    # ---- filling
+
+    def apply(self, events: Iterable[WatchEvent]) -> Sequence[Change]:
+        """Take events of a watch, and tell what they changed. What is not newer than what is held changes nothing."""
+        items = self._items
+        indexes = self._indexes.values()
+        changes: list[Change] = []
+        revision = self._revision
+        for event in events:
+            if type(event) is Item:
+                key = event.key
+                old = items.get(key)
+                if old is not None and not is_newer(event.revision, old.revision):
+                    continue
+                new = self._stored(event)
+                items[key] = new
+                if old is None:
+                    self._encoded_bytes += len(new.data)
+                    for index in indexes:
+                        index.add(key, index.values(new))
+                else:
+                    self._encoded_bytes += len(new.data) - len(old.data)
+                    for index in indexes:
+                        index.update(old, new)
+                changes.append(Change(old, new))
+            elif type(event) is Removed:
+                old = items.get(event.key)
+                if old is not None and is_newer(event.revision, old.revision):
+                    self._remove(old)
+                    changes.append(Change(old, None))
+            revision = event.revision
+        self._move_to(revision)
+        return changes
+
+    def replace(self, items: Iterable[Item], revision: str) -> Sequence[Change]:
+        """Hold just `items`, which are all there is at `revision`, and tell the smallest set of changes.
+
+        Deletes come first and bear the last state seen. An object that was deleted and made anew meanwhile (its uid
+        says so) is a delete and an add. Readers see all of it or, until it returns, nothing of it.
+        """
+        listed = {item.key: item for item in items}
+        deletes: list[Change] = []
+        changes: list[Change] = []
+        for old in [*self._items.values()]:
+            if old.key not in listed:
+                self._remove(old)
+                deletes.append(Change(old, None, final_state_known=False))
+        indexes = self._indexes.values()
+        for item in listed.values():
+            known = self._items.get(item.key)
+            if known is not None and known.revision == item.revision:
+                continue
+            new = self._stored(item)
+            if known is not None and known.meta.uid != new.meta.uid:
+                self._remove(known)
+                deletes.append(Change(known, None, final_state_known=False))
+                known = None
+            self._items[item.key] = new
+            self._encoded_bytes += len(new.data) - (len(known.data) if known else 0)
+            for index in indexes:
+                if known is None:
+                    index.add(item.key, index.values(new))
+                else:
+                    index.update(known, new)
+            changes.append(Change(known, new))
+        self._move_to(revision)
+        return deletes + changes
+
+    def close(self) -> None:
+        """Nothing will fill it any more: whoever waits for a revision, now or later, gets `InformerStopped`."""
+        self._closed = True
+        for waiter, revision in self._waiters.items():
+            if not waiter.done():
+                waiter.set_exception(
+                    InformerStopped(f"the cache stays at revision {self._revision or 'none'}, {revision} was asked for")
+                )
+
+    def _stored(self, item: Item) -> Stored:
+        try:
+            meta = _OBJECT.decode(item.data).metadata or _NO_METADATA
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self._undecodable += 1
+            meta = _NO_METADATA
+        return Stored(item.key, item.data, item.revision, meta)
+
+    def _remove(self, old: Stored) -> None:
+        del self._items[old.key]
+        self._encoded_bytes -= len(old.data)
+        for index in self._indexes.values():
+            index.remove(old.key, index.values(old))
+
+    def _move_to(self, revision: str) -> None:
+        if not is_newer(revision, self._revision):
+            return
+        self._revision = revision
+        if self._waiters:
+            for waiter, wanted in self._waiters.items():
+                if not waiter.done() and not is_newer(wanted, revision):
+                    waiter.set_result(None)
+
+    def _check(self) -> None:
+        """Raise AssertionError if an invariant does not hold. O(objects x indexes)."""
+        assert all(key == stored.key for key, stored in self._items.items())
+        assert self._encoded_bytes == sum(len(stored.data) for stored in self._items.values())
+        for index in self._indexes.values():
+            expected: dict[str, set[str]] = {}
+            for stored in self._items.values():
+                for value in index.values(stored):
+                    expected.setdefault(value, set()).add(stored.key)
+            assert {value: set(keys) for value, keys in index.keys.items()} == expected, index.name
+        for stored in self._items.values():
+            assert not is_newer(stored.revision, self._revision), stored.key
+        assert all(waiter.done() or is_newer(wanted, self._revision) for waiter, wanted in self._waiters.items())
