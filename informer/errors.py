@@ -31,7 +31,7 @@ class Conflict(ApiError):
 
 
 class Invalid(ApiError):
-    """A value that cannot be accepted. `path` names the field (`spec.replicas`; empty: the whole), `problem` says why."""
+    """A value that cannot be accepted: `path` is the field (`spec.replicas`; empty: the whole), `problem` says why."""
 
     reason = "Invalid"
 
@@ -51,7 +51,7 @@ class UnknownKind(ApiError):
 
 
 class Expired(ApiError):
-    """The revision asked for was compacted away: list again. `compact_revision` is the oldest readable one, 0 if not told."""
+    """The revision was compacted away: list again. `compact_revision` is the oldest readable one, 0 if not told."""
 
     reason = "Expired"
 
