@@ -36,7 +36,7 @@ PREAMBLE = '''\
 # fmt: off
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar, Literal
 
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer, RepeatedScalarFieldContainer
@@ -70,10 +70,12 @@ def stub(compiled: bytes) -> str:
 
 
 def _class(message: DescriptorProto) -> Iterator[str]:
-    if not message.field:
-        yield f"class {message.name}(Message):\n    def __init__(self) -> None: ..."
-        return
     yield f"class {message.name}(Message):"
+    if not message.field:
+        yield "    def __init__(self) -> None: ..."
+        return
+    for enum in message.enum_type:
+        yield from (f"    {value.name}: ClassVar[int]" for value in enum.value)
     arguments: list[str] = []
     present: list[str] = []
     for field in message.field:

@@ -4,7 +4,7 @@
 # fmt: off
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar, Literal
 
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer, RepeatedScalarFieldContainer
@@ -22,6 +22,8 @@ class KeyValue(Message):
     def __init__(self, *, key: bytes = ..., create_revision: int = ..., mod_revision: int = ..., version: int = ..., value: bytes = ..., lease: int = ...) -> None: ...
 
 class Event(Message):
+    PUT: ClassVar[int]
+    DELETE: ClassVar[int]
     type: int
     @property
     def kv(self) -> KeyValue: ...
@@ -45,6 +47,9 @@ class User(Message):
     def HasField(self, field_name: Literal["options"]) -> bool: ...
 
 class Permission(Message):
+    READ: ClassVar[int]
+    WRITE: ClassVar[int]
+    READWRITE: ClassVar[int]
     permType: int
     key: bytes
     range_end: bytes
@@ -64,6 +69,14 @@ class ResponseHeader(Message):
     def __init__(self, *, cluster_id: int = ..., member_id: int = ..., revision: int = ..., raft_term: int = ...) -> None: ...
 
 class RangeRequest(Message):
+    NONE: ClassVar[int]
+    ASCEND: ClassVar[int]
+    DESCEND: ClassVar[int]
+    KEY: ClassVar[int]
+    VERSION: ClassVar[int]
+    CREATE: ClassVar[int]
+    MOD: ClassVar[int]
+    VALUE: ClassVar[int]
     key: bytes
     range_end: bytes
     limit: int
@@ -154,6 +167,15 @@ class ResponseOp(Message):
     def WhichOneof(self, oneof_group: Literal["response"]) -> Literal["response_range", "response_put", "response_delete_range", "response_txn"] | None: ...
 
 class Compare(Message):
+    EQUAL: ClassVar[int]
+    GREATER: ClassVar[int]
+    LESS: ClassVar[int]
+    NOT_EQUAL: ClassVar[int]
+    VERSION: ClassVar[int]
+    CREATE: ClassVar[int]
+    MOD: ClassVar[int]
+    VALUE: ClassVar[int]
+    LEASE: ClassVar[int]
     result: int
     target: int
     key: bytes
@@ -208,6 +230,8 @@ class WatchRequest(Message):
     def WhichOneof(self, oneof_group: Literal["request_union"]) -> Literal["create_request", "cancel_request", "progress_request"] | None: ...
 
 class WatchCreateRequest(Message):
+    NOPUT: ClassVar[int]
+    NODELETE: ClassVar[int]
     key: bytes
     range_end: bytes
     start_revision: int
@@ -389,6 +413,9 @@ class MemberPromoteResponse(Message):
     def HasField(self, field_name: Literal["header"]) -> bool: ...
 
 class AlarmRequest(Message):
+    GET: ClassVar[int]
+    ACTIVATE: ClassVar[int]
+    DEACTIVATE: ClassVar[int]
     action: int
     memberID: int
     alarm: int
@@ -490,6 +517,9 @@ class MoveLeaderResponse(Message):
     def HasField(self, field_name: Literal["header"]) -> bool: ...
 
 class DowngradeRequest(Message):
+    VALIDATE: ClassVar[int]
+    ENABLE: ClassVar[int]
+    CANCEL: ClassVar[int]
     action: int
     version: str
     def __init__(self, *, action: int = ..., version: str = ...) -> None: ...
@@ -777,5 +807,9 @@ class HealthCheckRequest(Message):
     def __init__(self, *, service: str = ...) -> None: ...
 
 class HealthCheckResponse(Message):
+    UNKNOWN: ClassVar[int]
+    SERVING: ClassVar[int]
+    NOT_SERVING: ClassVar[int]
+    SERVICE_UNKNOWN: ClassVar[int]
     status: int
     def __init__(self, *, status: int = ...) -> None: ...

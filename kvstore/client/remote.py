@@ -1,0 +1,468 @@
+"""The client of a server over gRPC: ours, or any etcd 3.4 or later."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+import grpc
+from google.protobuf.message import Message
+
+from kvstore import api
+from kvstore.client import messages as convert
+from kvstore.errors import BY_MESSAGE, Compacted, KvError, Unavailable, WatchCanceled, from_status
+from kvstore.proto import messages as pb
+
+Answer = TypeVar("Answer", bound=Message)
+StreamCall: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
+
+DIAL_TIMEOUT: Final = 5.0
+
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # As kube-apiserver's client does: a peer that vanished is noticed within 40 s.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # gRPC would wait up to two minutes before it tries a server again that has long been back.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A channel of its own, not one shared with other clients in this process: closing one must not touch another.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+_REQUIRE_LEADER: Final = (("hasleader", "true"),)
+
+
+class RemoteClient:
+    """`kvstore.api.Client` over gRPC, on one of several endpoints.
+
+    The first endpoint is chosen by `rng`; it is kept until it fails. A read that meets Unavailable is tried on the
+    other endpoints. A write is sent only over a connection that stands, and once: what happened to it after that is
+    for the caller to find out. When no endpoint can be connected to within `dial_timeout` seconds, or every one has
+    refused, a call raises `Unavailable`, saying which were tried and for how long.
+
+    There are no other timeouts: wrap calls in `asyncio.timeout`. Belongs to the event loop of its first call.
+    Raises `ValueError` for an endpoint that is malformed.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        rng: random.Random | None = None,
+        dial_timeout: float = DIAL_TIMEOUT,
+    ) -> None:
+        if not endpoints:
+            raise ValueError("no endpoint was given")
+        self._endpoints = [_Endpoint(_target(endpoint), dial_timeout) for endpoint in endpoints]
+        self._current = (rng or random.Random()).randrange(len(self._endpoints))
+        self._dial_timeout = dial_timeout
+        self._closed = False
+
+    @property
+    def endpoints(self) -> list[str]:
+        """`HOST:PORT` of every endpoint."""
+        return [endpoint.target for endpoint in self._endpoints]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # ---- KV
+
+    async def get(self, key: bytes, *, revision: int = 0) -> api.KeyValue | None:
+        """The key at a revision (0 = now), or None."""
+        response = await self.range(api.Range(key, revision=revision))
+        return response.kvs[0] if response.kvs else None
+
+    async def range(self, request: api.Range) -> api.RangeResponse:
+        """Read keys."""
+        message = convert.range_request(request)
+        return convert.range_response(await self._read("/etcdserverpb.KV/Range", message, pb.RangeResponse))
+
+    async def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> api.PutResponse:
+        """Write a key."""
+        message = pb.PutRequest(key=key, value=value, lease=lease, prev_kv=prev_kv)
+        return convert.put_response(await self._write("/etcdserverpb.KV/Put", message, pb.PutResponse))
+
+    async def delete(self, key: bytes, range_end: bytes = b"", *, prev_kv: bool = False) -> api.DeleteRangeResponse:
+        """Delete the keys of [key, range_end)."""
+        message = pb.DeleteRangeRequest(key=key, range_end=range_end, prev_kv=prev_kv)
+        answer = await self._write("/etcdserverpb.KV/DeleteRange", message, pb.DeleteRangeResponse)
+        return convert.delete_response(answer)
+
+    async def txn(
+        self,
+        compare: Sequence[api.Compare] = (),
+        success: Sequence[api.Op] = (),
+        failure: Sequence[api.Op] = (),
+    ) -> api.TxnResponse:
+        """If every compare holds do `success`, else `failure`."""
+        message = convert.txn_request(compare, success, failure)
+        only_reads = all(isinstance(op, api.Range) for op in (*success, *failure))
+        call = self._read if only_reads else self._write
+        return convert.txn_response(await call("/etcdserverpb.KV/Txn", message, pb.TxnResponse))
+
+    async def compact(self, revision: int, *, physical: bool = False) -> api.CompactResponse:
+        """Forget the history before a revision."""
+        message = pb.CompactionRequest(revision=revision, physical=physical)
+        answer = await self._write("/etcdserverpb.KV/Compact", message, pb.CompactionResponse)
+        return api.CompactResponse(convert.header(answer.header))
+
+    # ---- Watch
+
+    def watch(
+        self,
+        key: bytes,
+        range_end: bytes = b"",
+        *,
+        start_revision: int = 0,
+        prev_kv: bool = False,
+        progress_notify: bool = False,
+        filters: Sequence[api.WatchFilter] = (),
+    ) -> RemoteWatch:
+        """A watch on [key, range_end), registered when entered."""
+        create = pb.WatchCreateRequest(
+            key=key,
+            range_end=range_end,
+            start_revision=start_revision,
+            prev_kv=prev_kv,
+            progress_notify=progress_notify,
+            filters=filters,
+        )
+        return RemoteWatch(self, create)
+
+    # ---- Lease
+
+    async def lease_grant(self, ttl: int, lease_id: int = 0) -> api.LeaseGrantResponse:
+        """A new lease of `ttl` seconds."""
+        message = pb.LeaseGrantRequest(TTL=ttl, ID=lease_id)
+        answer = await self._write("/etcdserverpb.Lease/LeaseGrant", message, pb.LeaseGrantResponse)
+        return api.LeaseGrantResponse(convert.header(answer.header), answer.ID, answer.TTL)
+
+    async def lease_revoke(self, lease_id: int) -> api.LeaseRevokeResponse:
+        """End a lease and delete its keys."""
+        message = pb.LeaseRevokeRequest(ID=lease_id)
+        answer = await self._write("/etcdserverpb.Lease/LeaseRevoke", message, pb.LeaseRevokeResponse)
+        return api.LeaseRevokeResponse(convert.header(answer.header))
+
+    async def lease_keep_alive(self, lease_id: int) -> api.LeaseKeepAliveResponse:
+        """Renew a lease once."""
+        endpoint = await self._connected()
+        stream = endpoint.stream("/etcdserverpb.Lease/LeaseKeepAlive")
+        try:
+            await stream.write(pb.LeaseKeepAliveRequest(ID=lease_id).SerializeToString())
+            data = await _received(stream)
+            if data is None:
+                raise await self._ended(endpoint, stream)
+        except grpc.aio.AioRpcError as error:
+            raise self._failed(endpoint, error) from None
+        except asyncio.CancelledError:
+            self._check_closed()
+            raise
+        finally:
+            stream.cancel()
+        answer = pb.LeaseKeepAliveResponse.FromString(data)
+        return api.LeaseKeepAliveResponse(convert.header(answer.header), answer.ID, answer.TTL)
+
+    async def lease_time_to_live(self, lease_id: int, *, keys: bool = False) -> api.LeaseTimeToLiveResponse:
+        """What is left of a lease."""
+        message = pb.LeaseTimeToLiveRequest(ID=lease_id, keys=keys)
+        answer = await self._read("/etcdserverpb.Lease/LeaseTimeToLive", message, pb.LeaseTimeToLiveResponse)
+        return api.LeaseTimeToLiveResponse(
+            convert.header(answer.header), answer.ID, answer.TTL, answer.grantedTTL, list(answer.keys)
+        )
+
+    async def leases(self) -> api.LeaseLeasesResponse:
+        """Every lease."""
+        answer = await self._read("/etcdserverpb.Lease/LeaseLeases", pb.LeaseLeasesRequest(), pb.LeaseLeasesResponse)
+        return api.LeaseLeasesResponse(convert.header(answer.header), [lease.ID for lease in answer.leases])
+
+    # ---- Maintenance and Cluster
+
+    async def status(self) -> api.StatusResponse:
+        """About the member that answers."""
+        answer = await self._read("/etcdserverpb.Maintenance/Status", pb.StatusRequest(), pb.StatusResponse)
+        return api.StatusResponse(
+            convert.header(answer.header),
+            answer.version,
+            answer.dbSize,
+            answer.dbSizeInUse,
+            answer.leader,
+            answer.raftIndex,
+            answer.raftTerm,
+            answer.raftAppliedIndex,
+            list(answer.errors),
+            answer.isLearner,
+        )
+
+    async def member_list(self) -> api.MemberListResponse:
+        """The members of the cluster."""
+        message = pb.MemberListRequest(linearizable=True)
+        answer = await self._read("/etcdserverpb.Cluster/MemberList", message, pb.MemberListResponse)
+        members = [
+            api.Member(member.ID, member.name, list(member.peerURLs), list(member.clientURLs), member.isLearner)
+            for member in answer.members
+        ]
+        return api.MemberListResponse(convert.header(answer.header), members)
+
+    async def close(self) -> None:
+        """Close every connection; calls under way and open watches raise `Unavailable`. Idempotent."""
+        self._closed = True
+        for endpoint in self._endpoints:
+            await endpoint.close()
+
+    # ---- how calls are made
+
+    async def _write(self, path: str, request: Message, answer: type[Answer]) -> Answer:
+        return await self._call(await self._connected(), path, request, answer)
+
+    async def _read(self, path: str, request: Message, answer: type[Answer]) -> Answer:
+        for _ in self._endpoints[1:]:
+            endpoint = await self._connected()
+            try:
+                return await self._call(endpoint, path, request, answer)
+            except Unavailable:
+                if self._closed:
+                    raise
+                self._rotate(endpoint)
+        return await self._call(await self._connected(), path, request, answer)
+
+    async def _call(self, endpoint: _Endpoint, path: str, request: Message, answer: type[Answer]) -> Answer:
+        try:
+            data = await endpoint.unary(path, request.SerializeToString())
+        except grpc.aio.AioRpcError as error:
+            raise self._failed(endpoint, error) from None
+        except asyncio.CancelledError:
+            self._check_closed()
+            raise
+        return answer.FromString(data)
+
+    async def _connected(self) -> _Endpoint:
+        """An endpoint whose connection stands: the current one, or else the first that can be connected to."""
+        if self._closed:
+            raise _client_closed()
+        if (endpoint := self._endpoints[self._current]).ready():
+            return endpoint
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        refused: list[str] = []
+        try:
+            async with asyncio.timeout(self._dial_timeout):
+                for _ in self._endpoints:
+                    endpoint = self._endpoints[self._current]
+                    if await endpoint.dial():
+                        return endpoint
+                    refused.append(endpoint.target)
+                    self._rotate(endpoint)
+        except TimeoutError:
+            refused.append(endpoint.target)
+        if self._closed:
+            raise _client_closed()
+        tried = ", ".join(refused)
+        raise Unavailable(f"cannot connect to the store: tried {tried} for {loop.time() - began:.1f} s")
+
+    def _rotate(self, failed: _Endpoint) -> None:
+        if self._endpoints[self._current] is failed:
+            self._current = (self._current + 1) % len(self._endpoints)
+
+    def _failed(self, endpoint: _Endpoint, error: grpc.aio.AioRpcError) -> KvError:
+        return self._error(endpoint, error.code(), error.details() or "")
+
+    async def _ended(self, endpoint: _Endpoint, stream: StreamCall) -> KvError:
+        code = await stream.code()
+        if code == grpc.StatusCode.OK:
+            return Unavailable(f"{endpoint.target} ended the stream")
+        return self._error(endpoint, code, await stream.details() or "")
+
+    def _error(self, endpoint: _Endpoint, code: grpc.StatusCode, details: str) -> KvError:
+        if self._closed and code in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE):
+            return _client_closed()
+        if code == grpc.StatusCode.UNAVAILABLE and details not in BY_MESSAGE and not details.startswith("etcdserver: "):
+            # gRPC's own words tell nothing about which server they are about.
+            details = f"lost the connection to {endpoint.target}: {details}"
+        return from_status(code.value[0], details)
+
+    def _check_closed(self) -> None:
+        # Closing the client cancels its calls, and gRPC tells that in the same way as the cancellation of our caller.
+        task = asyncio.current_task()
+        if self._closed and task is not None and not task.cancelling():
+            raise _client_closed() from None
+
+
+class RemoteWatch:
+    """`kvstore.api.Watch` on a stream of its own. Made by `RemoteClient.watch`."""
+
+    def __init__(self, client: RemoteClient, create: pb.WatchCreateRequest) -> None:
+        self._client = client
+        self._create = create
+        self._stream: StreamCall | None = None
+        self._reading: asyncio.Task[bytes | None] | None = None
+        self._created_revision = 0
+
+    @property
+    def created_revision(self) -> int:
+        """The store's revision when the watch was registered."""
+        return self._created_revision
+
+    async def __aenter__(self) -> Self:
+        self._endpoint = await self._client._connected()
+        self._stream = self._endpoint.stream("/etcdserverpb.Watch/Watch", _REQUIRE_LEADER)
+        try:
+            await self._send(pb.WatchRequest(create_request=self._create))
+            created = await self._next()
+        except BaseException:
+            await self._close()
+            raise
+        self._created_revision = created.header.revision
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> api.WatchResponse:
+        return convert.watch_response(await self._next())
+
+    async def request_progress(self) -> None:
+        """Ask for a progress response; it comes through the iteration."""
+        await self._send(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+
+    async def _send(self, request: pb.WatchRequest) -> None:
+        if self._stream is None:
+            raise RuntimeError("this watch is not entered")
+        try:
+            await self._stream.write(request.SerializeToString())
+        except grpc.aio.AioRpcError as error:
+            raise self._client._failed(self._endpoint, error) from None
+        except asyncio.InvalidStateError:
+            raise await self._client._ended(self._endpoint, self._stream) from None
+        except asyncio.CancelledError:
+            self._client._check_closed()
+            raise
+
+    async def _next(self) -> pb.WatchResponse:
+        if self._stream is None:
+            raise RuntimeError("this watch is not entered")
+        # gRPC ends the whole stream when a read is cancelled, so the read is a task that outlives our caller's.
+        if self._reading is None:
+            self._reading = asyncio.create_task(_received(self._stream))
+        await asyncio.wait((self._reading,))
+        reading, self._reading = self._reading, None
+        try:
+            data = reading.result()
+            if data is None:
+                raise await self._client._ended(self._endpoint, self._stream)
+        except grpc.aio.AioRpcError as error:
+            raise self._client._failed(self._endpoint, error) from None
+        except asyncio.CancelledError:
+            self._client._check_closed()
+            raise
+        response = pb.WatchResponse.FromString(data)
+        if response.canceled:
+            raise _canceled(response)
+        return response
+
+    async def _close(self) -> None:
+        stream, self._stream = self._stream, None
+        reading, self._reading = self._reading, None
+        if stream is not None:
+            stream.cancel()
+        if reading is not None:
+            reading.cancel()
+            await asyncio.wait((reading,))
+            if not reading.cancelled():
+                reading.exception()
+
+
+class _Endpoint:
+    """One server, and the channel to it, opened when first used."""
+
+    def __init__(self, target: str, dial_timeout: float) -> None:
+        self.target = target
+        self._dial_timeout = dial_timeout
+        self._channel: grpc.aio.Channel | None = None
+        self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            options = (*_OPTIONS, ("grpc.min_reconnect_backoff_ms", int(self._dial_timeout * 1000)))
+            self._channel = grpc.aio.insecure_channel(self.target, options=options)
+        return self._channel
+
+    def ready(self) -> bool:
+        return self._channel is not None and self._channel.get_state() is grpc.ChannelConnectivity.READY
+
+    async def dial(self) -> bool:
+        """Wait until the connection stands (True) or was refused (False)."""
+        channel = self._open()
+        while True:
+            state = channel.get_state(try_to_connect=True)
+            if state is grpc.ChannelConnectivity.READY:
+                return True
+            if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+                return False
+            await channel.wait_for_state_change(state)
+
+    async def unary(self, path: str, request: bytes) -> bytes:
+        call = self._unary.get(path)
+        if call is None:
+            call = self._unary[path] = self._open().unary_unary(path, None, None)
+        return await call(request)
+
+    def stream(self, path: str, metadata: tuple[tuple[str, str], ...] = ()) -> StreamCall:
+        return self._open().stream_stream(path, None, None)(None, metadata=metadata)
+
+    async def close(self) -> None:
+        channel, self._channel = self._channel, None
+        self._unary.clear()
+        if channel is not None:
+            await channel.close(None)
+
+
+async def _received(stream: StreamCall) -> bytes | None:
+    """The next message; None at the end of the stream."""
+    data = await stream.read()
+    return data if isinstance(data, bytes) else None
+
+
+def _target(endpoint: str) -> str:
+    text = endpoint.strip()
+    if "://" not in text:
+        text = f"http://{text}"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"invalid endpoint {endpoint!r}: {error}") from None
+    if parts.scheme == "https":
+        raise ValueError(f"cannot connect to {endpoint!r}: TLS is not supported yet")
+    if parts.scheme not in ("http", "etcd") or not parts.hostname or port is None or parts.path not in ("", "/"):
+        raise ValueError(f"invalid endpoint {endpoint!r}: expected HOST:PORT, such as 127.0.0.1:2379")
+    return f"[{parts.hostname}]:{port}" if ":" in parts.hostname else f"{parts.hostname}:{port}"
+
+
+def _canceled(response: pb.WatchResponse) -> KvError:
+    if response.compact_revision:
+        return Compacted(response.compact_revision)
+    reason = response.cancel_reason
+    if reason in BY_MESSAGE:
+        return BY_MESSAGE[reason]()
+    return WatchCanceled(reason or None)
+
+
+def _client_closed() -> Unavailable:
+    return Unavailable("the client is closed")

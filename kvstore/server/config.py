@@ -1,0 +1,72 @@
+"""Every setting of the server in one place, and the errors of a setting that cannot work."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from kvstore.node import NodeOptions
+
+MAX_REQUEST_OVERHEAD = 512 * 1024
+"""etcd: a message may be this much larger than the largest request it carries."""
+
+
+class ListenError(Exception):
+    """The server cannot listen as it was told to; the text says where and why."""
+
+
+class InvalidListenURL(ListenError):
+    """A listen URL that is malformed or not supported."""
+
+
+class AddressInUse(ListenError):
+    """Another process listens there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeConfig:
+    """How to serve a data directory.
+
+    `stop_grace` is how long, in seconds, calls under way may take to end when the server stops; watches are ended at
+    once. `max_concurrent_streams` is a limit for each connection.
+    """
+
+    data_dir: Path
+    listen_client_urls: tuple[str, ...] = ("http://127.0.0.1:2379",)
+    stop_grace: float = 2.0
+    max_concurrent_streams: int = 2**31 - 1
+    node: NodeOptions = dataclasses.field(default_factory=NodeOptions)
+
+
+class ListenAddress(NamedTuple):
+    """Where to listen; port 0 lets the system choose one."""
+
+    host: str
+    port: int
+
+    @property
+    def target(self) -> str:
+        """The address as gRPC takes it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_listen_url(url: str) -> ListenAddress:
+    """`http://HOST:PORT` as an address. Raises `InvalidListenURL`."""
+    example = "expected http://HOST:PORT, such as http://127.0.0.1:2379"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise InvalidListenURL(f"invalid listen URL {url!r}: {error}; {example}") from None
+    if parts.scheme == "https":
+        raise InvalidListenURL(f"cannot listen on {url!r}: TLS is not supported yet; {example}")
+    if parts.scheme != "http":
+        raise InvalidListenURL(f"invalid listen URL {url!r}: {example}")
+    if not parts.hostname or port is None:
+        missing = "port" if parts.hostname else "host"
+        raise InvalidListenURL(f"invalid listen URL {url!r}: it has no {missing}; {example}")
+    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
+        raise InvalidListenURL(f"invalid listen URL {url!r}: it has more than a host and a port; {example}")
+    return ListenAddress(parts.hostname, port)

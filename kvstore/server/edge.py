@@ -1,0 +1,230 @@
+"""The services over gRPC: grpc.aio moves bytes, everything else is the services' own."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from kvstore.errors import Code, KvError, Stopped
+from kvstore.node import Node
+from kvstore.server.config import (
+    MAX_REQUEST_OVERHEAD,
+    AddressInUse,
+    InvalidListenURL,
+    ListenAddress,
+    ListenError,
+    parse_listen_url,
+)
+from kvstore.services import Route, Stream, Unary, routes
+
+Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+
+MIN_PING_INTERVAL_MS = 5_000
+"""etcd: clients that ping more often are cut off. gRPC's own default of 5 minutes would cut off kube-apiserver."""
+
+KEEPALIVE_TIME_MS = 2 * 60 * 60 * 1000
+KEEPALIVE_TIMEOUT_MS = 20_000
+"""etcd: how often the server pings an idle client, and how long it waits for the answer."""
+
+HARD_RECEIVE_FACTOR = 4
+"""gRPC itself refuses messages this many times over the limit, unread. Below that we refuse, in etcd's words."""
+
+_STATUS = {code: status for status in grpc.StatusCode for code in Code if status.value[0] == code}
+
+
+class Server:
+    """A node on the network.
+
+    `listen_client_urls` are `http://HOST:PORT`; after `start`, `client_urls` has the same with the ports in use.
+    """
+
+    def __init__(
+        self, node: Node, listen_client_urls: Sequence[str], *, max_concurrent_streams: int = 2**31 - 1
+    ) -> None:
+        self._addresses = [parse_listen_url(url) for url in listen_client_urls]
+        if not self._addresses:
+            raise InvalidListenURL("no listen URL was given")
+        self._node = node
+        self._max_message = node.options.max_request_bytes + MAX_REQUEST_OVERHEAD
+        self._max_concurrent_streams = max_concurrent_streams
+        self._server: grpc.aio.Server | None = None
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+        self.client_urls: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen and answer. Raises `ListenError` when an address cannot be used; then nothing listens."""
+        server = grpc.aio.server(
+            options=(
+                # By default a second server binds the same port in silence and gets half of the clients.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", self._max_message * HARD_RECEIVE_FACTOR),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", self._max_concurrent_streams),
+                ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
+                ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+            )
+        )
+        table = routes(self._node, self.client_urls, self._max_message)
+        server.add_generic_rpc_handlers((_Handlers({path: self._handler(r) for path, r in table.items()}),))
+        try:
+            for address in self._addresses:
+                await _check_free(address)
+                port = _listen(server, address)
+                self.client_urls.append(f"http://{address._replace(port=port).target}")
+            await server.start()
+        except BaseException:
+            self.client_urls.clear()
+            await server.stop(None)
+            raise
+        self._server = server
+
+    async def stop(self, grace: float = 2.0) -> None:
+        """Stop listening, end open streams with Unavailable, give other calls `grace` seconds to end. Idempotent."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        self._stopping = True
+        stopped = asyncio.ensure_future(server.stop(grace))
+        # One turn of the loop: from then on gRPC accepts no new stream.
+        await asyncio.sleep(0)
+        for stream in self._streams:
+            stream.cancel()
+        await stopped
+
+    def _handler(self, route: Route) -> grpc.RpcMethodHandler[bytes, bytes]:
+        if isinstance(route, Unary):
+            return grpc.unary_unary_rpc_method_handler(self._unary(route))
+        return grpc.stream_stream_rpc_method_handler(self._stream(route))
+
+    def _unary(self, route: Unary) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        call = route.call
+        parse = route.request.FromString
+        max_message = self._max_message
+
+        async def handler(data: bytes, context: Context) -> bytes:
+            try:
+                if len(data) > max_message:
+                    raise _too_large(data, max_message)
+                return await call(parse(data))
+            except KvError as error:
+                await _abort(context, error)
+            except DecodeError as error:
+                await _abort(context, _malformed(error))
+            raise AssertionError("abort returned")
+
+        return handler
+
+    def _stream(self, route: Stream) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
+        async def handler(requests: AsyncIterator[bytes], context: Context) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._streams.add(task)
+            try:
+                if self._stopping:
+                    raise Stopped
+                await route.call(_parsed(requests, route.request, self._max_message), context.write)
+            except KvError as error:
+                await _abort(context, error)
+            except DecodeError as error:
+                await _abort(context, _malformed(error))
+            except asyncio.CancelledError:
+                if not self._stopping:
+                    raise
+                # A clean end would tell the client that the watch is over for good; Unavailable makes it come back.
+                task.uncancel()
+                await _abort(context, Stopped())
+            finally:
+                self._streams.discard(task)
+
+        return handler
+
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic only in the stubs
+    """Finds the handler of a method, and refuses unknown ones in etcd's words."""
+
+    def __init__(self, handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]]) -> None:
+        self._handlers = handlers
+        self._services = {path.rpartition("/")[0] for path in handlers}
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        return self._handlers.get(details.method) or self._unknown(details.method)
+
+    def _unknown(self, path: str) -> grpc.RpcMethodHandler[bytes, bytes]:
+        service, _, method = path.rpartition("/")
+        name = service.removeprefix("/")
+        known = service in self._services
+        message = f"unknown method {method} for service {name}" if known else f"unknown service {name}"
+
+        async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, message)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+async def _abort(context: Context, error: KvError) -> None:
+    await context.abort(_STATUS[error.code], error.message)
+
+
+async def _parsed(requests: AsyncIterator[bytes], kind: type[Message], max_message: int) -> AsyncIterator[Message]:
+    async for data in requests:
+        if len(data) > max_message:
+            raise _too_large(data, max_message)
+        yield kind.FromString(data)
+
+
+def _too_large(data: bytes, max_message: int) -> KvError:
+    return KvError(
+        f"grpc: received message larger than max ({len(data)} vs. {max_message})", code=Code.RESOURCE_EXHAUSTED
+    )
+
+
+def _malformed(error: DecodeError) -> KvError:
+    return KvError(f"grpc: error unmarshalling request: {error}", code=Code.INTERNAL)
+
+
+async def _check_free(address: ListenAddress) -> None:
+    # gRPC tells of a failed bind only in its log; binding first gives the reason.
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {address.target}: {error.strerror}") from error
+    for family, kind, protocol, _, where in found:
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                probe.bind(where)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise AddressInUse(f"cannot listen on {address.target}: the port is in use") from error
+                if family == socket.AF_INET6 and len(found) > 1:
+                    continue  # a name with an IPv6 address on a machine without IPv6: the IPv4 one counts
+                raise ListenError(f"cannot listen on {address.target}: {error.strerror}") from error
+
+
+def _listen(server: grpc.aio.Server, address: ListenAddress) -> int:
+    try:
+        return server.add_insecure_port(address.target)
+    except RuntimeError as error:
+        raise ListenError(f"cannot listen on {address.target}: {error}") from error

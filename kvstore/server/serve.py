@@ -1,0 +1,55 @@
+"""A server process, from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+from kvstore.node import Node
+from kvstore.server.config import ServeConfig
+from kvstore.server.edge import Server
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+async def serve(config: ServeConfig, on_ready: Callable[[Server], None] | None = None) -> None:
+    """Open the data directory, answer clients until SIGINT or SIGTERM, then stop and close it.
+
+    `on_ready` is called once clients are answered. The first signal stops cleanly, within `config.stop_grace` and a
+    moment; a second one has its usual effect. Raises `DataDirError` or `ListenError` when it cannot start. Cancelling
+    stops cleanly as well. Call it from the main thread: signals go there.
+    """
+    async with Node.open(config.data_dir, config.node) as node:
+        server = Server(node, config.listen_client_urls, max_concurrent_streams=config.max_concurrent_streams)
+        await server.start()
+        try:
+            with _Signals() as signalled:
+                if on_ready is not None:
+                    on_ready(server)
+                await signalled
+        finally:
+            await server.stop(config.stop_grace)
+
+
+class _Signals:
+    """A future that the first of the stop signals completes; after it they work as before."""
+
+    def __enter__(self) -> asyncio.Future[None]:
+        self._loop = asyncio.get_running_loop()
+        self._signalled: asyncio.Future[None] = self._loop.create_future()
+        for number in STOP_SIGNALS:
+            self._loop.add_signal_handler(number, self._on_signal)
+        return self._signalled
+
+    def __exit__(self, *_: object) -> None:
+        self._remove()
+
+    def _on_signal(self) -> None:
+        self._remove()
+        if not self._signalled.done():
+            self._signalled.set_result(None)
+
+    def _remove(self) -> None:
+        for number in STOP_SIGNALS:
+            self._loop.remove_signal_handler(number)
