@@ -371,12 +371,12 @@ class Core:
 
 
 class Sink(Protocol):
-    """What a reflector fills. Neither method waits for anything, and neither may fail."""
+    """What a reflector fills, a `Cache` for one. Neither method may fail; what they return is not looked at."""
 
-    def replace(self, items: Sequence[Item], revision: str) -> None:
+    def replace(self, items: Sequence[Item], revision: str) -> object:
         """Hold just these items, which are the store's at `revision`."""
 
-    def apply(self, events: Sequence[WatchEvent]) -> None:
+    def apply(self, events: Sequence[WatchEvent]) -> object:
         """Take these events, in order."""
 
 
