@@ -98,7 +98,10 @@ class Selector:
 
     @classmethod
     def of(cls, selector: SelectorLike) -> Selector:
-        """Any of the forms; of a LabelSelector (a dict or a model of one) null selects nothing, empty everything."""
+        """Any of the forms. Of a LabelSelector (a dict or a model of one) null selects nothing, the empty everything.
+
+        A dict of strings is taken for labels, all of which must be there.
+        """
         if isinstance(selector, Selector):
             return selector
         if isinstance(selector, str):
@@ -149,6 +152,10 @@ _INTEGER = re.compile(r"[0-9]+")
 
 
 def _from_label_selector(raw: Mapping[str, Any]) -> list[Requirement]:
+    if raw and all(isinstance(value, str) for value in raw.values()):
+        raw = {"matchLabels": raw}
+    if unknown := raw.keys() - {"matchLabels", "matchExpressions"}:
+        raise Invalid(min(unknown), "a label selector has matchLabels and matchExpressions only")
     found = []
     labels = raw.get("matchLabels") or {}
     if not isinstance(labels, Mapping):

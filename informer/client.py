@@ -1,0 +1,533 @@
+"""`ObjectClient`: objects in a store under the rules of Kubernetes' API server.
+
+Every write is a transaction that compares the mod_revision of the key, so nobody's change is lost. A stale
+resourceVersion is a `Conflict`; a change that changes nothing is not written. A kind with namespaces that is given none
+is meant to be in `default`, as in kubectl.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+
+import msgspec
+
+from informer import patch as patches
+from informer.codecs import Raw, format_time, show
+from informer.errors import AlreadyExists, ApiError, Conflict, Expired, Invalid, NotFound, StoreFull, Unreachable
+from informer.metadata import FOREGROUND, ORPHAN, check_metadata, controller_reference
+from informer.resources import Resource
+from informer.selectors import Selector, SelectorLike
+from kvstore import errors as kv
+from kvstore.api import (
+    Client,
+    Compare,
+    CompareResult,
+    CompareTarget,
+    DeleteRange,
+    KeyValue,
+    Op,
+    Put,
+    Range,
+    RangeResponse,
+    prefix_end,
+)
+
+R = TypeVar("R", bound=Resource)
+Propagation: TypeAlias = Literal["background", "foreground", "orphan"]
+
+DEFAULT_NAMESPACE = "default"
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+# kube-apiserver's alphabet: no vowels and no look-alikes, so that names do not spell words.
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
+_SUFFIX_LENGTH = 5
+_MAX_BASE = 58  # a name made of it still fits into a label value
+_GENERATE_TRIES = 8  # kube-apiserver's
+_CONFLICT_TRIES = 8  # for calls that read and write again by themselves; kubectl's patch has 5
+_PAGE = 500  # client-go's pager
+
+_decode = msgspec.json.Decoder().decode
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectList(Generic[R]):
+    """The objects as they were at one revision, in key order."""
+
+    items: list[R]
+    revision: str
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied(Generic[R]):
+    """What `apply` came to."""
+
+    object: R
+    outcome: Literal["created", "configured", "unchanged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted(Generic[R]):
+    """What `delete` came to: `object` is what stays until finalizers and grace period are over, None if it is gone."""
+
+    revision: str
+    object: R | None
+
+
+class ObjectClient:
+    """Reads and writes objects through any `kvstore` client, whose lifetime is the caller's affair.
+
+    now: the wall clock, in UTC. rng: for uids and generated names. Every method raises `ApiError`s only, `Unreachable`
+    when the store does not answer; cancelling a write leaves open whether it happened.
+    """
+
+    def __init__(
+        self, client: Client, *, now: Callable[[], datetime] | None = None, rng: random.Random | None = None
+    ) -> None:
+        self._client = client
+        self._now = now or (lambda: datetime.now(UTC))
+        self._rng = rng or random.Random()
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    async def get(self, cls: type[R], name: str, namespace: str | None = None, *, revision: str | None = None) -> R:
+        """The object as it is now or was at a revision. Raises `NotFound`, `Expired`."""
+        if revision is not None and not revision.isdecimal():
+            raise Invalid("revision", f"expected a revision, got {show(revision)}")
+        found = await self._read(cls, name, namespace, int(revision or 0))
+        return cls.decode(found.value, str(found.mod_revision))
+
+    async def list(
+        self, cls: type[R], namespace: str | None = None, selector: SelectorLike = "", *, page_size: int = _PAGE
+    ) -> ObjectList[R]:
+        """All objects of a namespace (None: of all namespaces) that the selector selects, read at one revision.
+
+        Raises `Expired` if that revision is compacted away while the pages are read.
+        """
+        wanted = Selector.of(selector)
+        prefix = cls.TYPE.prefix(namespace)
+        start, end, revision = prefix, prefix_end(prefix), 0
+        items: list[R] = []
+        more = True
+        while more:
+            try:
+                page = await self._client.range(Range(start, end, limit=page_size, revision=revision))
+            except kv.KvError as error:
+                raise _translate(error) from error
+            assert page.header is not None
+            revision = revision or page.header.revision
+            for each in page.kvs:
+                found = cls.decode(each.value, str(each.mod_revision))
+                if wanted.empty or wanted.matches(found.metadata.labels):
+                    items.append(found)
+            more = page.more and bool(page.kvs)
+            if more:
+                start = page.kvs[-1].key + b"\0"
+        return ObjectList(items, str(revision))
+
+    # ---- writing ----------------------------------------------------------------------------------------------------
+
+    async def create(self, obj: R) -> R:
+        """Store a new object and return it as stored. Raises `AlreadyExists`, `Invalid`.
+
+        The server's fields (uid, creationTimestamp, generation) are set anew, the status is dropped where it is
+        written apart, and `generate_name` becomes a name.
+        """
+        cls = type(obj)
+        raw = _own(obj)
+        metadata = raw["metadata"]
+        if metadata.get("resourceVersion"):
+            raise Invalid("metadata.resourceVersion", "must not be set on a new object")
+        base = None if metadata.get("name") else metadata.get("generateName")
+        if base:
+            metadata["name"] = self._generate(base)
+        for field in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
+            metadata.pop(field, None)
+        metadata["uid"] = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+        metadata["creationTimestamp"] = format_time(self._now().replace(microsecond=0))
+        metadata["generation"] = 1
+        if cls.TYPE.status:
+            raw.pop("status", None)
+        new = _admit(cls, raw)
+        for attempt in range(_GENERATE_TRIES if base else 1):
+            if attempt and base:
+                metadata["name"] = self._generate(base)
+            key = cls.TYPE.key(metadata.get("namespace"), metadata["name"])
+            done, revision, present = await self._txn(key, 0, Put(key, new.encode()))
+            if done:
+                metadata["resourceVersion"] = revision
+                return new
+        being = _decode(present.value)["metadata"] if present else {}
+        note = "object is being deleted: " if being.get("deletionTimestamp") else ""
+        raise AlreadyExists(f'{note}{cls.TYPE.qualified} "{metadata["name"]}" already exists')
+
+    async def update(self, obj: R) -> R:
+        """Store everything but the status, and return the object as stored. Raises `NotFound`, `Conflict`, `Invalid`.
+
+        The object has to bear the resourceVersion it was read with. Taking the last finalizer from an object that is
+        being deleted deletes it; what is returned then bears the revision of the deletion.
+        """
+        raw = _own(obj)
+        return await self._replace(type(obj), raw, await self._current(type(obj), raw["metadata"]))
+
+    async def update_status(self, obj: R) -> R:
+        """Store the status alone, and return the object as stored. Raises `NotFound`, `Conflict`, `Invalid`."""
+        cls = type(obj)
+        if not cls.TYPE.status:
+            raise Invalid("status", f"{cls.TYPE.qualified} have no status of their own, use update")
+        raw = _own(obj)
+        return await self._replace_status(cls, raw, await self._current(cls, raw["metadata"]))
+
+    async def patch(
+        self,
+        cls: type[R],
+        name: str,
+        patch: Any,
+        namespace: str | None = None,
+        *,
+        kind: Literal["merge", "json"] = "merge",
+        subresource: Literal["status"] | None = None,
+    ) -> R:
+        """Change a stored object by a JSON merge patch (a dict) or a JSON patch (a list of operations).
+
+        Without a resourceVersion in the patch a concurrent change is no conflict: the patch is applied again to what
+        the object has become. A `uid` in the patch has to be the object's. Raises as `update` does.
+        """
+        change = patches.merge if kind == "merge" else patches.json_patch
+        for attempt in range(_CONFLICT_TRIES):
+            current = await self._read(cls, name, namespace)
+            before = _decode(current.value)
+            version = before["metadata"]["resourceVersion"] = str(current.mod_revision)
+            raw = patches.copy(change(before, patch))
+            metadata = raw.get("metadata") if isinstance(raw, dict) else None
+            if not isinstance(metadata, dict):
+                raise Invalid("metadata", "required")
+            if metadata.get("resourceVersion", version) != version:
+                raise _stale(cls, name, version, metadata["resourceVersion"])
+            if metadata.get("uid", before["metadata"]["uid"]) != before["metadata"]["uid"]:
+                raise _another(cls, name, before["metadata"]["uid"], metadata["uid"])
+            try:
+                if subresource is None:
+                    return await self._replace(cls, raw, current)
+                return await self._replace_status(cls, raw, current)
+            except Conflict:
+                if attempt == _CONFLICT_TRIES - 1:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    async def delete(
+        self,
+        cls: type[R],
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str | None = None,
+        resource_version: str | None = None,
+        propagation: Propagation | None = None,
+        grace_seconds: int | None = None,
+    ) -> Deleted[R]:
+        """Delete the object, or mark it as being deleted if finalizers or a grace period keep it.
+
+        uid, resource_version: what the object has to be, else `Conflict`. propagation: what becomes of dependents;
+        None leaves that to the finalizers the object has. grace_seconds: 0 deletes now (finalizers still count), None
+        leaves it to the object. Raises `NotFound`, `Conflict`.
+        """
+        for _ in range(_CONFLICT_TRIES):
+            current = await self._read(cls, name, namespace)
+            version = str(current.mod_revision)
+            obj = cls.decode(current.value, version)
+            metadata = obj.raw["metadata"]
+            if uid is not None and metadata.get("uid") != uid:
+                raise _another(cls, name, metadata.get("uid"), uid)
+            if resource_version is not None and version != resource_version:
+                raise _stale(cls, name, version, resource_version)
+            grace = self._mark_deleted(obj, propagation, grace_seconds)
+            op: Op
+            if not grace and not metadata.get("finalizers"):
+                op = DeleteRange(current.key)
+            elif (after := obj.encode()) != current.value:
+                op = Put(current.key, after)
+            else:
+                return Deleted(version, obj)
+            done, revision, _present = await self._txn(current.key, current.mod_revision, op)
+            if done:
+                metadata["resourceVersion"] = revision
+                return Deleted(revision, None if isinstance(op, DeleteRange) else obj)
+        raise Conflict(f'{cls.TYPE.qualified} "{name}" keeps changing, it was not deleted')
+
+    async def apply(self, obj: R, owner: Resource | None = None) -> Applied[R]:
+        """Make the stored object agree with this manifest, as `kubectl apply` does; only what the manifest says counts.
+
+        Creates the object if there is none. Fields that the last applied manifest had and this one has not are
+        removed; what others set stays. owner: becomes the managing owner; raises `Conflict` if another one is. A
+        resourceVersion in the manifest has to be the stored one. Raises `Conflict`, `Invalid`.
+        """
+        cls = type(obj)
+        new = _own(obj)
+        metadata = new["metadata"]
+        if not metadata.get("name"):
+            raise Invalid("metadata.name", "required")
+        version = metadata.pop("resourceVersion", None)
+        for field in ("uid", "generation", "creationTimestamp", "selfLink", "managedFields"):
+            metadata.pop(field, None)
+        if cls.TYPE.status:
+            new.pop("status", None)
+        if owner is not None:
+            reference = controller_reference(owner, cls.TYPE, metadata.get("namespace"))
+            others = [each for each in metadata.get("ownerReferences") or [] if each.get("uid") != reference["uid"]]
+            metadata["ownerReferences"] = [*others, reference]
+        annotations = metadata.setdefault("annotations", {})
+        annotations.pop(LAST_APPLIED, None)
+        annotations[LAST_APPLIED] = patches.encode(new).decode() + "\n"
+        for attempt in range(_CONFLICT_TRIES):
+            try:
+                current = await self._read(cls, metadata["name"], metadata.get("namespace"))
+            except NotFound:
+                if version:
+                    raise
+                try:
+                    return Applied(await self.create(cls._over(new)), "created")
+                except AlreadyExists:
+                    continue
+            if version and version != str(current.mod_revision):
+                raise _stale(cls, metadata["name"], str(current.mod_revision), version)
+            merged = _merge_manifest(cls, _decode(current.value), new)
+            try:
+                result = await self._replace(cls, merged, current)
+            except Conflict:
+                if attempt == _CONFLICT_TRIES - 1:
+                    raise
+                continue
+            unchanged = result.raw["metadata"]["resourceVersion"] == str(current.mod_revision)
+            return Applied(result, "unchanged" if unchanged else "configured")
+        raise Conflict(f'{cls.TYPE.qualified} "{metadata["name"]}" keeps changing, the manifest was not applied')
+
+    # ---- the store --------------------------------------------------------------------------------------------------
+
+    async def _read(self, cls: type[Resource], name: str, namespace: str | None, revision: int = 0) -> KeyValue:
+        try:
+            found = await self._client.get(cls.TYPE.key(namespace or DEFAULT_NAMESPACE, name), revision=revision)
+        except kv.KvError as error:
+            raise _translate(error) from error
+        if found is None:
+            raise NotFound(f'{cls.TYPE.qualified} "{name}" not found')
+        return found
+
+    async def _current(self, cls: type[Resource], metadata: Raw) -> KeyValue:
+        """What is stored of the object, if it is the version that the caller has."""
+        name, version, uid = metadata.get("name") or "", metadata.get("resourceVersion"), metadata.get("uid")
+        if not version:
+            raise Invalid("metadata.resourceVersion", "required for an update")
+        current = await self._read(cls, name, metadata.get("namespace"))
+        if version != str(current.mod_revision):
+            found = _decode(current.value)["metadata"].get("uid")
+            if uid and uid != found:
+                raise _another(cls, name, found, uid)
+            raise _stale(cls, name, str(current.mod_revision), version)
+        return current
+
+    async def _txn(self, key: bytes, mod_revision: int, op: Op) -> tuple[bool, str, KeyValue | None]:
+        """Do `op` if the key is at this mod_revision (0: absent): whether it was, the revision, else what is there."""
+        compare = Compare(key, CompareTarget.MOD, CompareResult.EQUAL, mod_revision)
+        try:
+            answer = await self._client.txn((compare,), (op,), (Range(key),))
+        except kv.KvError as error:
+            raise _translate(error) from error
+        assert answer.header is not None
+        present = None
+        if not answer.succeeded:
+            found = answer.responses[0]
+            assert isinstance(found, RangeResponse)
+            present = found.kvs[0] if found.kvs else None
+        return answer.succeeded, str(answer.header.revision), present
+
+    # ---- the rules --------------------------------------------------------------------------------------------------
+
+    async def _replace(self, cls: type[R], raw: Raw, current: KeyValue) -> R:
+        """Store the object in place of the current one, but for the status."""
+        version = str(current.mod_revision)
+        old = cls.decode(current.value, version)
+        before, metadata = old.raw, raw["metadata"]
+        _keep_server_fields(cls, metadata, before["metadata"])
+        if cls.TYPE.status:
+            _copy_field(raw, before, "status")
+        new = _admit(cls, raw)
+        new.validate_update(old)
+        deleting = metadata.get("deletionTimestamp") is not None
+        finalizers = metadata.get("finalizers") or []
+        if deleting and (added := set(finalizers) - set(before["metadata"].get("finalizers") or [])):
+            raise Invalid("metadata.finalizers", f"none can be added while the object is being deleted: {min(added)}")
+        metadata["resourceVersion"] = version
+        data = new.encode()
+        if data == current.value:
+            return new
+        if _generation_changes(cls, before, raw):
+            metadata["generation"] = before["metadata"].get("generation", 0) + 1
+            data = new.encode()
+        if deleting and not finalizers and not metadata.get("deletionGracePeriodSeconds"):
+            return await self._commit(new, current, DeleteRange(current.key))
+        return await self._commit(new, current, Put(current.key, data))
+
+    async def _replace_status(self, cls: type[R], raw: Raw, current: KeyValue) -> R:
+        """Store the object's status in the current one."""
+        new = cls.decode(current.value, str(current.mod_revision))
+        _copy_field(new.raw, raw, "status")
+        if cls.STATUS_WRITES_ANNOTATIONS:
+            _copy_field(new.raw["metadata"], raw["metadata"], "annotations")
+            check_metadata(cls.TYPE, new.raw["metadata"])
+        new.check_status()
+        data = new.encode()
+        if data == current.value:
+            return new
+        return await self._commit(new, current, Put(current.key, data))
+
+    async def _commit(self, new: R, current: KeyValue, op: Op) -> R:
+        done, revision, _present = await self._txn(current.key, current.mod_revision, op)
+        if not done:
+            raise Conflict(f'{new.TYPE.qualified} "{new.name}" was changed by another writer just now, read it again')
+        new.raw["metadata"]["resourceVersion"] = revision
+        return new
+
+    def _mark_deleted(self, obj: Resource, propagation: Propagation | None, requested: int | None) -> int:
+        """Note in the object that it is to go; the seconds it has left to do so."""
+        metadata = obj.raw["metadata"]
+        if propagation is not None:
+            chosen = {"orphan": [ORPHAN], "foreground": [FOREGROUND], "background": []}[propagation]
+            kept = [each for each in metadata.get("finalizers") or [] if each not in (ORPHAN, FOREGROUND)]
+            metadata["finalizers"] = [*kept, *chosen]
+            if not metadata["finalizers"]:
+                del metadata["finalizers"]
+        grace = obj.deletion_grace(requested)
+        if metadata.get("deletionTimestamp"):
+            granted = metadata.get("deletionGracePeriodSeconds") or 0
+            if requested is None or grace >= granted:
+                return int(granted)
+            # It can only become shorter, counted from the first request.
+            due = obj.metadata.deletion_timestamp
+            assert due is not None
+            metadata["deletionTimestamp"] = format_time(due - timedelta(seconds=granted - grace))
+        else:
+            metadata["deletionTimestamp"] = format_time(self._now().replace(microsecond=0) + timedelta(seconds=grace))
+            metadata["generation"] = metadata.get("generation", 0) + 1
+        metadata["deletionGracePeriodSeconds"] = grace
+        return grace
+
+    def _generate(self, base: str) -> str:
+        return base[:_MAX_BASE] + "".join(self._rng.choices(_SUFFIX, k=_SUFFIX_LENGTH))
+
+
+def _own(obj: Resource) -> Raw:
+    """A copy of the object's JSON. Decoding is cheaper than copying, and what is not JSON comes to light."""
+    try:
+        raw = cast(Raw, _decode(patches.encode(obj.raw)))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Invalid("", f"not JSON: {error}") from error
+    if raw.get("metadata") is None:
+        raw["metadata"] = {}
+    if not isinstance(raw["metadata"], dict):
+        raise Invalid("metadata", f"expected ObjectMeta, got {show(raw['metadata'])}")
+    kind, metadata = obj.TYPE, raw["metadata"]
+    if kind.namespaced:
+        metadata["namespace"] = metadata.get("namespace") or DEFAULT_NAMESPACE
+    elif metadata.get("namespace"):
+        raise Invalid("metadata.namespace", f"{kind.qualified} have none, got {show(metadata['namespace'])}")
+    return raw
+
+
+def _admit(cls: type[R], raw: Raw) -> R:
+    """The object with its defaults, if it is a valid one."""
+    for field, expected in (("apiVersion", cls.TYPE.api_version), ("kind", cls.TYPE.kind)):
+        if raw.get(field) != expected:
+            raise Invalid(field, f"expected {expected}, got {show(raw.get(field))}")
+    obj = cls._over(raw)
+    obj.check()
+    obj.default()
+    obj.validate()
+    check_metadata(cls.TYPE, raw["metadata"])
+    return obj
+
+
+def _keep_server_fields(cls: type[Resource], metadata: Raw, before: Raw) -> None:
+    """Fields that a client may leave out or repeat, but not change; its idea of the generation does not count."""
+    for field in ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
+        given, kept = metadata.get(field), before.get(field)
+        if given is not None and given != kept:
+            if field == "uid":
+                raise _another(cls, before.get("name", ""), kept, given)
+            raise Invalid(f"metadata.{field}", f"is immutable: expected {show(kept)}, got {show(given)}")
+        _copy_field(metadata, before, field)
+    _copy_field(metadata, before, "generation")
+
+
+def _copy_field(target: Raw, source: Raw, field: str) -> None:
+    value = source.get(field)
+    if value is not None:
+        target[field] = value
+    else:
+        target.pop(field, None)
+
+
+def _generation_changes(cls: type[Resource], before: Raw, after: Raw) -> bool:
+    for field in before.keys() | after.keys():
+        if field == "metadata" or (field == "status" and cls.TYPE.status):
+            continue
+        old, new = before.get(field), after.get(field)
+        if not patches.equal(old, new) and not patches.semantic_equal(old, new):
+            return True
+    if cls.GENERATION_COUNTS_ANNOTATIONS:
+        return not patches.semantic_equal(before["metadata"].get("annotations"), after["metadata"].get("annotations"))
+    return False
+
+
+def _merge_manifest(cls: type[Resource], current: Raw, new: Raw) -> Raw:
+    """The stored object as the manifest wants it."""
+    try:
+        last = _decode(current["metadata"]["annotations"][LAST_APPLIED])
+    except (KeyError, TypeError, msgspec.DecodeError):
+        last = {}  # never applied, or the note about it is damaged: nothing is known to be ours to remove
+    merged = patches.copy(patches.three_way(last, current, new))
+    # Owners are told apart by uid; an owner that was made anew bears the same name.
+    wanted = {each["uid"]: each for each in new["metadata"].get("ownerReferences") or []}
+    gone = {each["uid"] for each in (last.get("metadata") or {}).get("ownerReferences") or []} - wanted.keys()
+    owners = [each for each in current["metadata"].get("ownerReferences") or [] if each["uid"] not in gone]
+    owners = [wanted.pop(each["uid"], each) for each in owners] + list(wanted.values())
+    if owners:
+        merged["metadata"]["ownerReferences"] = patches.copy(owners)
+    else:
+        merged["metadata"].pop("ownerReferences", None)
+    managing = [f"{each['kind']} {each['name']} ({each['uid']})" for each in owners if each.get("controller")]
+    if len(managing) > 1:
+        raise Conflict(f'{cls.TYPE.qualified} "{current["metadata"]["name"]}" is managed by {managing[0]} already')
+    return cast(Raw, merged)
+
+
+def _stale(cls: type[Resource], name: str, found: str, given: str) -> Conflict:
+    return Conflict(
+        f'{cls.TYPE.qualified} "{name}" was changed: it is at resourceVersion {found}, not {given}; read it again'
+    )
+
+
+def _another(cls: type[Resource], name: str, found: object, given: object) -> Conflict:
+    return Conflict(f'{cls.TYPE.qualified} "{name}" is another object of that name: its uid is {found}, not {given}')
+
+
+def _translate(error: kv.KvError) -> ApiError:
+    if isinstance(error, kv.Unavailable) or error.code is kv.Code.DEADLINE_EXCEEDED:
+        return Unreachable(error.message)
+    if isinstance(error, kv.Compacted):
+        return Expired("the revision is compacted away, list again", error.compact_revision)
+    if isinstance(error, kv.NoSpace):
+        return StoreFull(f"the store takes no more data: {error.message}")
+    if isinstance(error, kv.RequestTooLarge):
+        return Invalid("", "the object is larger than the store takes")
+    return ApiError(error.message)
