@@ -1,0 +1,532 @@
+"""The watch hub: every change reaches every watcher it concerns, in order, exactly once.
+
+A watcher is in one of three states (etcd's words):
+
+- SYNCED: it has everything up to the durable revision; a publish hands it new events at once.
+- UNSYNCED: it is behind; `sync_pass` reads history for it, a bounded slice at a time, until it has caught up.
+- VICTIM: events came while its stream's outbox was full. It holds that one batch until there is room; everything
+  after it will be read from history.
+
+The outbox of a stream is bounded in bytes, so a reader that stops reading costs that bound and no more.
+The hub does no I/O and owns no task but `run`, which calls `sync_pass` whenever there is something to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import random
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from kvstore.api import WatchFilter
+from kvstore.errors import Compacted, Stopped
+from kvstore.event import StoredEvent
+from kvstore.matcher import Matcher
+from kvstore.store import Store
+from kvstore.txn import in_range
+
+OUTBOX_BYTES = 4 << 20  # a stream takes more only while less than this is waiting
+# One response stays well under the 4 MiB that many gRPC clients accept by default (etcd#19441).
+MAX_RESPONSE_BYTES = 1 << 20
+HISTORY_SLICE_BYTES = 1 << 20  # how much history one pass reads: a few milliseconds
+WATCHERS_PER_PASS = 512  # as in etcd
+EVENT_OVERHEAD = 16  # bytes, about, around each record in a response
+CONTROL_BYTES = 64  # what a response without events is counted as
+PROGRESS_JITTER = 0.1  # of the interval, as in etcd: keeps streams from reporting all at once
+
+EMPTY_RANGE = "mvcc: watcher range is empty"
+DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
+
+
+class State(enum.Enum):
+    """Where a watcher stands; see the module's text."""
+
+    SYNCED = "synced"
+    UNSYNCED = "unsynced"
+    VICTIM = "victim"
+
+
+class Watcher:
+    """One watch on a stream. `next_revision` is the first main revision that it has not been given.
+
+    For a SYNCED watcher that is at least the durable revision + 1, and `next_revision` only tells how far in the
+    future it wants to start.
+    """
+
+    __slots__ = (
+        "filtered",
+        "held",
+        "id",
+        "key",
+        "next_revision",
+        "nodelete",
+        "noput",
+        "prev_kv",
+        "progress_notify",
+        "range_end",
+        "state",
+        "stream",
+        "told",
+    )
+
+    def __init__(self, stream: WatchStream, watch_id: int, key: bytes, range_end: bytes, next_revision: int) -> None:
+        self.stream = stream
+        self.id = watch_id
+        self.key = key
+        self.range_end = range_end
+        self.next_revision = next_revision
+        self.prev_kv = False
+        self.progress_notify = False
+        self.noput = False
+        self.nodelete = False
+        self.filtered = False
+        self.state = State.SYNCED
+        self.held: tuple[list[StoredEvent], int, int] | None = None  # a victim's one batch, its size, its revision
+        self.told = False  # whether events went out since the last progress tick
+
+    def wants(self, event: StoredEvent) -> bool:
+        """Whether an event of its range passes its filters and start revision."""
+        if event.mod_revision < self.next_revision:
+            return False
+        return not (self.nodelete if event.revision & 1 else self.noput)
+
+
+class StreamResponse:
+    """One message to a watching client. `prev_kv` says whether its events show what they replaced."""
+
+    __slots__ = (
+        "_own",
+        "cancel_reason",
+        "canceled",
+        "compact_revision",
+        "created",
+        "events",
+        "prev_kv",
+        "revision",
+        "size",
+        "watch_id",
+    )
+
+    def __init__(
+        self,
+        watch_id: int,
+        revision: int,
+        *,
+        created: bool = False,
+        canceled: bool = False,
+        compact_revision: int = 0,
+        cancel_reason: str = "",
+    ) -> None:
+        self.watch_id = watch_id
+        self.revision = revision
+        self.created = created
+        self.canceled = canceled
+        self.compact_revision = compact_revision
+        self.cancel_reason = cancel_reason
+        self.prev_kv = False
+        self.events: list[StoredEvent] = []
+        self.size = CONTROL_BYTES
+        self._own = False  # whether `events` is its own list, or one shared by all watchers of a range
+
+    def extend(self, events: list[StoredEvent], size: int, revision: int) -> None:
+        """Let events travel in this response too."""
+        if not self._own:
+            self.events = list(self.events)
+            self._own = True
+        self.events += events
+        self.size += size
+        self.revision = revision
+
+
+class HubStatistics(msgspec.Struct, frozen=True):
+    """Watchers by state, and what waits for readers."""
+
+    streams: int
+    synced: int
+    unsynced: int
+    victims: int
+    outbox_bytes: int
+    delivered_events: int
+    history_events: int
+
+
+class WatchHub:
+    """All watchers of a store."""
+
+    def __init__(self, store: Store, *, progress_interval: float, outbox_bytes: int, rng: random.Random) -> None:
+        self._store = store
+        self._progress_interval = progress_interval
+        self._outbox_bytes = outbox_bytes
+        self._rng = rng
+        self._synced: Matcher[Watcher] = Matcher()
+        self._unsynced: dict[Watcher, None] = {}  # in the order of their turns
+        self._victims: set[Watcher] = set()
+        self._streams: set[WatchStream] = set()
+        self._wake = asyncio.Event()
+        self._closed = False
+        self._delivered = self._from_history = 0
+
+    def stream(self) -> WatchStream:
+        """A new, empty stream of watches."""
+        stream = WatchStream(self, self._outbox_bytes)
+        self._streams.add(stream)
+        return stream
+
+    # ---- live events ----------------------------------------------------------------------------------------------
+
+    def publish(self, events: Sequence[StoredEvent], revision: int) -> None:
+        """Hand the events of a commit, in order and whole revisions, to the synced watchers they concern."""
+        pending: dict[object, list[StoredEvent]] = {}
+        groups = {}
+        for event in events:
+            for group in self._synced.match(event.key):
+                name = id(group)
+                mine = pending.get(name)
+                if mine is None:
+                    pending[name] = [event]
+                    groups[name] = group
+                else:
+                    mine.append(event)
+        for name, group in groups.items():
+            mine = pending[name]
+            size = _size(mine)
+            first = mine[0].mod_revision
+            for watcher in list(group):
+                if watcher.filtered or watcher.next_revision > first:
+                    wanted = [event for event in mine if watcher.wants(event)]
+                    if wanted:
+                        self._give(watcher, wanted, _size(wanted), revision)
+                else:
+                    self._give(watcher, mine, size, revision)
+
+    def _give(self, watcher: Watcher, events: list[StoredEvent], size: int, revision: int) -> None:
+        if watcher.prev_kv:
+            for event in events:
+                self._store.fill_prev(event)
+        self._delivered += len(events)
+        if watcher.stream.has_room:
+            watcher.stream._push_events(watcher, events, size, events[-1].mod_revision)
+            return
+        self._synced.remove(watcher, watcher.key, watcher.range_end)
+        self._victims.add(watcher)
+        watcher.state = State.VICTIM
+        watcher.held = (events, size, events[-1].mod_revision)
+        watcher.next_revision = revision + 1
+
+    # ---- catching up ----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Bring unsynced watchers up to date as long as their streams have room, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self.sync_pass():
+                await asyncio.sleep(0)  # writers and readers go between the slices
+
+    def sync_pass(self) -> bool:
+        """Read one slice of history for the watchers furthest behind. Says whether another pass may do more."""
+        turn = []
+        for watcher in self._unsynced:
+            if watcher.stream.has_room:
+                turn.append(watcher)
+                if len(turn) == WATCHERS_PER_PASS:
+                    break
+        turn = [watcher for watcher in turn if not self._cancel_if_compacted(watcher)]
+        if not turn:
+            return False
+        start = min(watcher.next_revision for watcher in turn)
+        events, reached = self._store.history(start, HISTORY_SLICE_BYTES)
+        self._from_history += len(events)
+        for watcher in turn:
+            if watcher.next_revision > reached:
+                continue
+            wanted = _concerning(watcher, events)
+            if wanted:
+                if watcher.prev_kv:
+                    for event in wanted:
+                        self._store.fill_prev(event)
+                self._delivered += len(wanted)
+                watcher.stream._push_events(watcher, wanted, _size(wanted), self._store.revision)
+            watcher.next_revision = reached + 1
+            del self._unsynced[watcher]
+            self._place(watcher)
+        return True
+
+    def _place(self, watcher: Watcher) -> None:
+        """Put a watcher where its next revision says: with the synced, or at the end of the queue of those behind."""
+        if watcher.next_revision > self._store.revision:
+            watcher.state = State.SYNCED
+            self._synced.add(watcher, watcher.key, watcher.range_end)
+            watcher.stream._answer_progress()
+        else:
+            watcher.state = State.UNSYNCED
+            self._unsynced[watcher] = None
+            self._wake.set()
+
+    def _cancel_if_compacted(self, watcher: Watcher) -> bool:
+        compacted = self._store.compacted
+        if watcher.next_revision >= compacted:
+            return False
+        watcher.stream._drop(watcher)
+        watcher.stream._push(StreamResponse(watcher.id, 0, canceled=True, compact_revision=compacted))
+        return True
+
+    def compacted(self) -> None:
+        """The store was compacted: watchers that are too far behind are told as soon as their stream has room."""
+        self._wake.set()
+
+    def _room(self, stream: WatchStream) -> None:
+        """A stream that was full takes responses again."""
+        for watcher in [each for each in stream.watchers.values() if each.state is State.VICTIM]:
+            if not stream.has_room:
+                return
+            held, watcher.held = watcher.held, None
+            assert held is not None
+            self._victims.remove(watcher)
+            stream._push_events(watcher, *held)
+            self._place(watcher)
+        self._wake.set()
+
+    # ---- watchers and streams -------------------------------------------------------------------------------------
+
+    def _forget(self, watcher: Watcher) -> None:
+        if watcher.state is State.SYNCED:
+            self._synced.remove(watcher, watcher.key, watcher.range_end)
+        elif watcher.state is State.UNSYNCED:
+            del self._unsynced[watcher]
+        else:
+            self._victims.remove(watcher)
+
+    def close(self) -> None:
+        """End every stream: its reader gets `Stopped`."""
+        self._closed = True
+        for stream in list(self._streams):
+            stream.close()
+
+    def statistics(self) -> HubStatistics:
+        """How many watchers are in which state, and what is queued for their readers."""
+        return HubStatistics(
+            streams=len(self._streams),
+            synced=len(self._synced),
+            unsynced=len(self._unsynced),
+            victims=len(self._victims),
+            outbox_bytes=sum(stream.outbox_bytes for stream in self._streams),
+            delivered_events=self._delivered,
+            history_events=self._from_history,
+        )
+
+    def _check(self) -> None:
+        """Verify every invariant; for tests."""
+        self._synced._check()
+        watchers = [watcher for stream in self._streams for watcher in stream.watchers.values()]
+        assert len(watchers) == len(self._synced) + len(self._unsynced) + len(self._victims)
+        for watcher in watchers:
+            assert (watcher.state is State.UNSYNCED) == (watcher in self._unsynced)
+            assert (watcher.state is State.VICTIM) == (watcher in self._victims) == (watcher.held is not None)
+        for stream in self._streams:
+            assert stream.outbox_bytes == sum(response.size for response in stream._outbox)
+
+
+class WatchStream:
+    """Watches that share one bounded outbox and one reader, as on one gRPC stream.
+
+    What the calls answer comes out of `next()`, in order with the events.
+    """
+
+    def __init__(self, hub: WatchHub, outbox_bytes: int) -> None:
+        self._hub = hub
+        self._limit = outbox_bytes
+        self.watchers: dict[int, Watcher] = {}
+        self._outbox: deque[StreamResponse] = deque()
+        self.outbox_bytes = 0
+        self._was_full = False
+        self._open: dict[int, StreamResponse] = {}  # by watch id: the queued response that may still take events
+        self._next_id = 0
+        self._reader: asyncio.Future[None] | None = None
+        self._progress_wanted = False
+        self._ticker: asyncio.TimerHandle | None = None
+        self._closed = hub._closed
+
+    # ---- requests -------------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        *,
+        key: bytes,
+        range_end: bytes = b"",
+        start_revision: int = 0,
+        prev_kv: bool = False,
+        progress_notify: bool = False,
+        filters: Sequence[WatchFilter] = (),
+        watch_id: int = 0,
+    ) -> None:
+        """Begin a watch from `start_revision` (0 = from now). `watch_id` 0 lets the stream choose.
+
+        The answer is a `created` response; one that is `canceled` too, with id -1, is a refusal.
+        """
+        key = key or b"\x00"
+        store = self._hub._store
+        refusal = ""
+        if range_end and range_end != b"\x00" and range_end <= key:
+            refusal = EMPTY_RANGE
+        elif watch_id and watch_id in self.watchers:
+            refusal = DUPLICATE_ID
+        elif start_revision < 0:
+            refusal = Compacted.message
+        if refusal:
+            self._push(StreamResponse(-1, store.revision, created=True, canceled=True, cancel_reason=refusal))
+            return
+        if not watch_id:
+            while self._next_id in self.watchers:
+                self._next_id += 1
+            watch_id = self._next_id
+            self._next_id += 1
+        watcher = Watcher(self, watch_id, key, range_end, start_revision or store.revision + 1)
+        watcher.prev_kv = prev_kv
+        watcher.noput = WatchFilter.NOPUT in filters
+        watcher.nodelete = WatchFilter.NODELETE in filters
+        watcher.filtered = watcher.noput or watcher.nodelete
+        watcher.progress_notify = progress_notify
+        self.watchers[watch_id] = watcher
+        self._push(StreamResponse(watch_id, store.revision, created=True))
+        self._hub._place(watcher)
+        if progress_notify and self._ticker is None:
+            self._schedule_tick()
+
+    def cancel(self, watch_id: int) -> None:
+        """End a watch; its last response is `canceled`. An id that is not in use gets no answer, as in etcd."""
+        watcher = self.watchers.get(watch_id)
+        if watcher is not None:
+            self._drop(watcher)
+            self._push(StreamResponse(watch_id, self._hub._store.revision, canceled=True))
+            self._answer_progress()
+
+    def request_progress(self) -> None:
+        """Ask for a response with id -1 that says up to which revision every watcher of the stream has everything.
+
+        It is answered as soon as all of them are synced. A stream without watchers gets no answer, as in etcd.
+        """
+        self._progress_wanted = bool(self.watchers)
+        self._answer_progress()
+
+    # ---- the reader -----------------------------------------------------------------------------------------------
+
+    async def next(self) -> StreamResponse:
+        """The next response; one reader at a time. Cancelling loses nothing. Raises Stopped at the end."""
+        while not self._outbox:
+            if self._closed:
+                raise Stopped()
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        if self._closed:
+            raise Stopped()
+        response = self._outbox.popleft()
+        self.outbox_bytes -= response.size
+        if self._open.get(response.watch_id) is response:
+            del self._open[response.watch_id]
+        if self._was_full and self.has_room:
+            self._was_full = False
+            self._hub._room(self)
+        return response
+
+    def close(self) -> None:
+        """End the stream and its watches; a waiting reader gets `Stopped`. Idempotent."""
+        self._closed = True
+        for watcher in self.watchers.values():
+            self._hub._forget(watcher)
+        self.watchers.clear()
+        self._outbox.clear()
+        self._open.clear()
+        self.outbox_bytes = 0
+        self._hub._streams.discard(self)
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        self._wake_reader()
+
+    # ---- the outbox -----------------------------------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the outbox takes more events. Asking when it does not lets the hub know when it does again."""
+        if self.outbox_bytes < self._limit:
+            return True
+        self._was_full = True
+        return False
+
+    def _push(self, response: StreamResponse) -> None:
+        """Queue an answer. Events that come later stay behind it."""
+        self._open.clear()
+        self._append(response)
+
+    def _push_events(self, watcher: Watcher, events: list[StoredEvent], size: int, revision: int) -> None:
+        watcher.told = True
+        pending = self._open.get(watcher.id)
+        if pending is not None and pending.size + size <= MAX_RESPONSE_BYTES:
+            pending.extend(events, size, revision)
+            self.outbox_bytes += size
+            return
+        response = StreamResponse(watcher.id, revision)
+        response.prev_kv = watcher.prev_kv
+        response.events = events
+        response.size += size
+        self._open[watcher.id] = response
+        self._append(response)
+
+    def _append(self, response: StreamResponse) -> None:
+        self._outbox.append(response)
+        self.outbox_bytes += response.size
+        self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _drop(self, watcher: Watcher) -> None:
+        self._hub._forget(watcher)
+        del self.watchers[watcher.id]
+
+    # ---- progress -------------------------------------------------------------------------------------------------
+
+    def _answer_progress(self) -> None:
+        if self._progress_wanted and self.watchers and all(map(self._up_to_date, self.watchers.values())):
+            self._progress_wanted = False
+            self._push(StreamResponse(-1, self._hub._store.revision))
+
+    def _up_to_date(self, watcher: Watcher) -> bool:
+        # One that starts further in the future must not be told of a revision before its start.
+        return watcher.state is State.SYNCED and watcher.next_revision <= self._hub._store.revision + 1
+
+    def _schedule_tick(self) -> None:
+        interval = self._hub._progress_interval * (1 + PROGRESS_JITTER * self._hub._rng.random())
+        self._ticker = asyncio.get_running_loop().call_later(interval, self._tick)
+
+    def _tick(self) -> None:
+        self._ticker = None
+        notified = [watcher for watcher in self.watchers.values() if watcher.progress_notify]
+        for watcher in notified:
+            if not watcher.told and self._up_to_date(watcher):
+                self._push(StreamResponse(watcher.id, self._hub._store.revision))
+            watcher.told = False
+        if notified:
+            self._schedule_tick()
+
+
+def _size(events: list[StoredEvent]) -> int:
+    size = EVENT_OVERHEAD * len(events)
+    for event in events:
+        size += len(event.record)
+        if event.prev is not None:
+            size += len(event.prev)
+    return size
+
+
+def _concerning(watcher: Watcher, events: Sequence[StoredEvent]) -> list[StoredEvent]:
+    key, end = watcher.key, watcher.range_end
+    return [event for event in events if in_range(event.key, key, end) and watcher.wants(event)]
