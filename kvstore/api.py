@@ -14,12 +14,16 @@ import msgspec
 
 
 class SortOrder(enum.IntEnum):
+    """Direction of a Range's order."""
+
     NONE = 0
     ASCEND = 1
     DESCEND = 2
 
 
 class SortTarget(enum.IntEnum):
+    """What a Range is ordered by."""
+
     KEY = 0
     VERSION = 1
     CREATE = 2
@@ -28,6 +32,8 @@ class SortTarget(enum.IntEnum):
 
 
 class CompareResult(enum.IntEnum):
+    """The relation a Compare asks for."""
+
     EQUAL = 0
     GREATER = 1
     LESS = 2
@@ -35,6 +41,8 @@ class CompareResult(enum.IntEnum):
 
 
 class CompareTarget(enum.IntEnum):
+    """What of a key a Compare looks at."""
+
     VERSION = 0
     CREATE = 1
     MOD = 2
@@ -43,11 +51,15 @@ class CompareTarget(enum.IntEnum):
 
 
 class EventType(enum.IntEnum):
+    """Kind of a change."""
+
     PUT = 0
     DELETE = 1
 
 
 class WatchFilter(enum.IntEnum):
+    """Kind of change that a watch leaves out."""
+
     NOPUT = 0
     NODELETE = 1
 
@@ -157,11 +169,15 @@ class RangeResponse(msgspec.Struct, frozen=True):
 
 
 class PutResponse(msgspec.Struct, frozen=True):
+    """`prev_kv` is what was replaced, if asked for."""
+
     header: Header | None
     prev_kv: KeyValue | None = None
 
 
 class DeleteRangeResponse(msgspec.Struct, frozen=True):
+    """`prev_kvs` are the deleted keys, if asked for."""
+
     header: Header | None
     deleted: int
     prev_kvs: list[KeyValue] = []
@@ -179,6 +195,8 @@ OpResponse: TypeAlias = RangeResponse | PutResponse | DeleteRangeResponse | TxnR
 
 
 class CompactResponse(msgspec.Struct, frozen=True):
+    """The compaction is in force."""
+
     header: Header
 
 
@@ -191,12 +209,16 @@ class WatchResponse(msgspec.Struct, frozen=True):
 
 
 class LeaseGrantResponse(msgspec.Struct, frozen=True):
+    """`ttl` in seconds, as granted."""
+
     header: Header
     id: int
     ttl: int
 
 
 class LeaseRevokeResponse(msgspec.Struct, frozen=True):
+    """The lease and its keys are gone."""
+
     header: Header
 
 
@@ -219,6 +241,8 @@ class LeaseTimeToLiveResponse(msgspec.Struct, frozen=True):
 
 
 class LeaseLeasesResponse(msgspec.Struct, frozen=True):
+    """Lease ids, the soonest to expire first."""
+
     header: Header
     leases: list[int]
 
@@ -239,6 +263,8 @@ class StatusResponse(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True):
+    """One server of a cluster."""
+
     id: int
     name: str
     peer_urls: list[str]
@@ -247,6 +273,8 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class MemberListResponse(msgspec.Struct, frozen=True):
+    """The servers of the cluster."""
+
     header: Header
     members: list[Member]
 
@@ -259,7 +287,8 @@ class Watch(Protocol):
 
     Iteration ends only by an error: `Compacted` (with `compact_revision`) when history before the start revision is
     gone, `WatchCanceled` when the server refuses, `Unavailable` when the connection or the server went away. It never
-    reconnects by itself: whoever knows the last revision seen does that. Cancelling a pending `__anext__` loses nothing.
+    reconnects by itself: whoever knows the last revision seen does that.
+    Cancelling a pending `__anext__` loses nothing.
     """
 
     @property
@@ -290,17 +319,22 @@ class Client(Protocol):
     async def get(self, key: bytes, *, revision: int = 0) -> KeyValue | None:
         """The key at a revision (0 = now), or None."""
 
-    async def range(self, request: Range) -> RangeResponse: ...
+    async def range(self, request: Range) -> RangeResponse:
+        """Read keys. Raises InvalidArgument, Compacted or FutureRevision."""
 
-    async def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> PutResponse: ...
+    async def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> PutResponse:
+        """Write a key. Raises InvalidArgument, LeaseNotFound or NoSpace."""
 
-    async def delete(self, key: bytes, range_end: bytes = b"", *, prev_kv: bool = False) -> DeleteRangeResponse: ...
+    async def delete(self, key: bytes, range_end: bytes = b"", *, prev_kv: bool = False) -> DeleteRangeResponse:
+        """Delete a key, or a range with Range's meaning of range_end."""
 
     async def txn(
         self, compare: Sequence[Compare] = (), success: Sequence[Op] = (), failure: Sequence[Op] = ()
-    ) -> TxnResponse: ...
+    ) -> TxnResponse:
+        """If every compare holds do `success`, else `failure`; one revision for all of it."""
 
-    async def compact(self, revision: int, *, physical: bool = False) -> CompactResponse: ...
+    async def compact(self, revision: int, *, physical: bool = False) -> CompactResponse:
+        """Drop history below a revision; `physical` waits for the space. Raises Compacted or FutureRevision."""
 
     def watch(
         self,
@@ -317,18 +351,23 @@ class Client(Protocol):
     async def lease_grant(self, ttl: int, lease_id: int = 0) -> LeaseGrantResponse:
         """A lease of `ttl` seconds (the server may raise it to its minimum); id 0 lets the server choose."""
 
-    async def lease_revoke(self, lease_id: int) -> LeaseRevokeResponse: ...
+    async def lease_revoke(self, lease_id: int) -> LeaseRevokeResponse:
+        """End a lease and delete its keys. Raises LeaseNotFound."""
 
     async def lease_keep_alive(self, lease_id: int) -> LeaseKeepAliveResponse:
         """Renew once; a `ttl` of 0 in the answer says that the lease is gone."""
 
-    async def lease_time_to_live(self, lease_id: int, *, keys: bool = False) -> LeaseTimeToLiveResponse: ...
+    async def lease_time_to_live(self, lease_id: int, *, keys: bool = False) -> LeaseTimeToLiveResponse:
+        """What a lease has left."""
 
-    async def leases(self) -> LeaseLeasesResponse: ...
+    async def leases(self) -> LeaseLeasesResponse:
+        """All leases."""
 
-    async def status(self) -> StatusResponse: ...
+    async def status(self) -> StatusResponse:
+        """The server's version, sizes and place in the cluster."""
 
-    async def member_list(self) -> MemberListResponse: ...
+    async def member_list(self) -> MemberListResponse:
+        """The servers of the cluster."""
 
     async def close(self) -> None:
         """Release what the client holds; open watches end with `Unavailable`. Idempotent."""

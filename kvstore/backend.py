@@ -46,9 +46,7 @@ class Commit:
 class Backend:
     """An open data directory. `close()` it; a second opener, in this process or another, gets `DataDirInUse`."""
 
-    def __init__(
-        self, directory: Path, *, quota_bytes: int, fsync: bool, inline: bool, rng: random.Random
-    ) -> None:
+    def __init__(self, directory: Path, *, quota_bytes: int, fsync: bool, inline: bool, rng: random.Random) -> None:
         self._inline = inline
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -142,11 +140,11 @@ class Backend:
                 txn.put(name_.encode(), str(number).encode(), db=self._meta)
         self._size = self._measure()
 
-    def delete(self, keys: Sequence[bytes]) -> None:
-        """The job that removes revisions, for a compaction."""
+    def delete(self, revisions: Sequence[int]) -> None:
+        """The job that removes the records of packed revisions, for a compaction."""
         with self._env.begin(write=True) as txn:
-            for key in keys:
-                txn.delete(key, db=self._revisions)
+            for revision in revisions:
+                txn.delete(to_key(revision), db=self._revisions)
         self._size = self._measure()
 
     # ---- reads ----------------------------------------------------------------------------------------------------
@@ -168,7 +166,7 @@ class Backend:
     def scan(self, main: int, limit: int) -> tuple[list[tuple[int, bytes]], bool]:
         """Up to about `limit` bytes of (packed revision, record) pairs from main revision `main` on, in order, and
         whether the end was reached. A main revision is given whole."""
-        found = []
+        found: list[tuple[int, bytes]] = []
         size = 0
         with self._env.begin(db=self._revisions) as txn, txn.cursor() as cursor:
             if not cursor.set_range(first_key(main)):

@@ -30,10 +30,12 @@ class StoredEvent:
 
     @property
     def type(self) -> EventType:
+        """PUT or DELETE."""
         return EventType.DELETE if self.revision & TOMBSTONE else EventType.PUT
 
     @property
     def mod_revision(self) -> int:
+        """The main revision it happened at."""
         return main_of(self.revision)
 
     def wire(self, prev_kv: bool) -> bytes:

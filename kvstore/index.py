@@ -31,6 +31,7 @@ class Generation:
 
     @property
     def ended(self) -> bool:
+        """Whether the life is over."""
         return is_tombstone(self.revisions[-1])
 
 
@@ -173,7 +174,7 @@ class Index:
         for generation in self._keys.get(key, ()):
             revisions = generation.revisions
             if revisions[0] <= revision <= revisions[-1]:
-                return revisions[bisect_left(revisions, revision)] == revision
+                return bool(revisions[bisect_left(revisions, revision)] == revision)
         return False
 
     # ---- compaction -----------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ UNBOUNDED = _Unbounded()
 class Group(set[W], Generic[W]):
     """The watchers of one range, or of one key; equal ranges share it."""
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:  # type: ignore[override]  # a group is itself, whoever is in it
+        return id(self)
 
 
 class Matcher(Generic[W]):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import structlog
@@ -115,7 +115,9 @@ class Batch:
 class Store:
     """The store of one member. Its methods belong to the event loop that runs `run()`."""
 
-    def __init__(self, backend: Backend, *, quota_bytes: int, publish: Callable[[Sequence[StoredEvent], int], None]) -> None:
+    def __init__(
+        self, backend: Backend, *, quota_bytes: int, publish: Callable[[Sequence[StoredEvent], int], None]
+    ) -> None:
         self._backend = backend
         self._quota = quota_bytes
         self._publish_to = publish
@@ -432,9 +434,9 @@ class Store:
 
 
 class WriteTxn:
-    """One write being staged: its changes share the next main revision. Reads see the staged state, changes included."""
+    """One write being staged: its changes share the next main revision, and its reads see them."""
 
-    __slots__ = ("_batch", "_events", "_main", "_meta", "_store", "_undo", "changed", "sub")
+    __slots__ = ("_batch", "_events", "_main", "_store", "_undo", "changed", "sub")
 
     def __init__(self, store: Store, batch: Batch) -> None:
         self._store = store
@@ -580,7 +582,7 @@ def _within(request: Range, kv: KeyValue) -> bool:
     )
 
 
-_SORT_KEYS: dict[int, Callable[[tuple[KeyValue, bytes]], object]] = {
+_SORT_KEYS: dict[int, Callable[[tuple[KeyValue, bytes]], Any]] = {
     SortTarget.KEY: lambda pair: pair[0].key,
     SortTarget.VERSION: lambda pair: pair[0].version,
     SortTarget.CREATE: lambda pair: pair[0].create_revision,

@@ -25,6 +25,7 @@ from kvstore.api import WatchFilter
 from kvstore.errors import Compacted, Stopped
 from kvstore.event import StoredEvent
 from kvstore.matcher import Matcher
+from kvstore.revision import TOMBSTONE
 from kvstore.store import Store
 from kvstore.txn import in_range
 
@@ -91,7 +92,7 @@ class Watcher:
         """Whether an event of its range passes its filters and start revision."""
         if event.mod_revision < self.next_revision:
             return False
-        return not (self.nodelete if event.revision & 1 else self.noput)
+        return not (self.nodelete if event.revision & TOMBSTONE else self.noput)
 
 
 class StreamResponse:
@@ -223,8 +224,9 @@ class WatchHub:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self.sync_pass():
-                await asyncio.sleep(0)  # writers and readers go between the slices
+            if self.sync_pass():
+                self._wake.set()  # there may be more: next turn, after the writers and readers that wait
+                await asyncio.sleep(0)
 
     def sync_pass(self) -> bool:
         """Read one slice of history for the watchers furthest behind. Says whether another pass may do more."""
