@@ -1,0 +1,316 @@
+"""N workers that take keys from one queue, run the reconciler, and turn each outcome into the right re-queue."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any, TypeAlias, cast
+
+import msgspec
+import structlog
+
+from controllers.context import BlockingContext, Context
+from controllers.errors import SyncTimeout, TerminalError
+from controllers.handlers import EnqueueRequests, Source
+from controllers.reconcile import Outcome, Request, Result, outcome_of
+from controllers.workqueue import QueueStatistics, WorkQueue
+from informer.client import ObjectClient
+from informer.errors import Conflict
+from informer.listwatch import is_newer
+from informer.resources import Resource
+from informer.shared import Registration, SharedInformer
+
+SYNC_TIMEOUT = 120.0  # controller-runtime's CacheSyncTimeout
+CATCH_UP_TIMEOUT = 5.0  # how long a key waits for the caches to show what its last run wrote
+# A worker whose runs never wait for anything gives way to other tasks after this many runs or seconds.
+RUNS_BETWEEN_YIELDS = 64
+SECONDS_BETWEEN_YIELDS = 0.005
+
+AsyncReconciler: TypeAlias = Callable[[Context, Request], Awaitable[Result | None]]
+BlockingReconciler: TypeAlias = Callable[[BlockingContext, Request], Result | None]
+Reconciler: TypeAlias = AsyncReconciler | BlockingReconciler
+
+log = structlog.get_logger("controllers")
+
+
+class ControllerStatistics(msgspec.Struct, frozen=True):
+    """What a controller has done. `outcomes` counts runs by how they ended, times are in seconds.
+
+    `timeouts` are the errors that were the reconcile timeout, `conflicts` those that were a stale write; `catch_ups` is
+    how often a key had to wait for the caches to show its own writes, `catch_up_timeouts` how often that took too long.
+    """
+
+    name: str
+    workers: int
+    active: int
+    outcomes: Mapping[str, int]
+    timeouts: int
+    conflicts: int
+    catch_ups: int
+    catch_up_timeouts: int
+    reconcile_seconds: float
+    queue: QueueStatistics
+
+    @property
+    def reconciles(self) -> int:
+        """How many runs have ended."""
+        return sum(self.outcomes.values())
+
+
+class Controller:
+    """Watches kinds, maps their events to keys, and reconciles each key, never twice at the same time.
+
+    reconcile: `async def` runs on the loop; a plain `def` runs in one of `workers` threads with a `BlockingContext`.
+    sources: what to watch, and which keys an event concerns; the first one is the kind that is reconciled.
+    reads: kinds that the reconciler may read from the cache although their events trigger nothing.
+    timeout: seconds a run may take; None = no limit. A thread cannot be stopped: its key stays taken until it returns.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reconcile: Reconciler,
+        *,
+        sources: Sequence[Source],
+        informers: Mapping[type[Resource], SharedInformer],
+        client: ObjectClient,
+        now: Callable[[], datetime],
+        run_prefix: str,
+        workers: int = 1,
+        queue: WorkQueue[Request] | None = None,
+        timeout: float | None = None,
+        sync_timeout: float = SYNC_TIMEOUT,
+        catch_up_timeout: float = CATCH_UP_TIMEOUT,
+    ) -> None:
+        if workers < 1:
+            raise ValueError(f"controller {name!r}: workers must be at least 1, not {workers}")
+        self.name = name
+        self.queue: WorkQueue[Request] = WorkQueue() if queue is None else queue
+        self.client = client
+        self.now = now
+        self.run_prefix = run_prefix
+        self.caches = {cls: informer.cache for cls, informer in informers.items()}
+        self.started = asyncio.Event()
+        self._sources = sources
+        self._informers = informers
+        self._workers = workers
+        self._timeout = timeout
+        self._sync_timeout = sync_timeout
+        self._catch_up_timeout = catch_up_timeout
+        self._threads: ThreadPoolExecutor | None = None
+        self._reconcile: AsyncReconciler
+        if _is_async(reconcile):
+            self._reconcile = cast(AsyncReconciler, reconcile)
+        else:
+            self._blocking = cast(BlockingReconciler, reconcile)
+            self._reconcile = self._run_in_thread
+        self._stopping = False
+        self._runs = 0
+        # Keys whose last run wrote something that the caches had not shown when it ended: kind -> revision.
+        self._unseen: dict[Request, dict[type[Resource], str]] = {}
+        self._active: dict[Request, None] = {}
+        self._outcomes: Counter[Outcome] = Counter()
+        self._timeouts = self._conflicts = self._catch_ups = self._catch_up_timeouts = 0
+        self._reconcile_seconds = 0.0
+
+    async def run(self) -> None:
+        """Work until `stop`: workers start once every handler has been given its initial list.
+
+        Raises SyncTimeout if the caches do not fill in time. Cancelling it cancels the runs in progress.
+        """
+        registrations: list[Registration] = []
+        try:
+            for source in self._sources:
+                handler = EnqueueRequests(self.queue, source.requests, source.predicate)
+                registrations.append(self._informers[source.cls].add_handler(handler, name=self.name))
+            await self._wait_synced(registrations)
+            self.started.set()
+            async with asyncio.TaskGroup() as group:
+                for n in range(self._workers):
+                    group.create_task(self._work(), name=f"{self.name}-worker-{n}")
+        finally:
+            for registration in registrations:
+                registration.remove()
+            if self._threads is not None:
+                self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def stop(self) -> None:
+        """Take no more keys; `run` returns when the runs in progress have ended."""
+        self._stopping = True
+        self.queue.shut_down()
+
+    def statistics(self) -> ControllerStatistics:
+        """The controller at this moment."""
+        return ControllerStatistics(
+            name=self.name,
+            workers=self._workers,
+            active=len(self._active),
+            outcomes={outcome.value: self._outcomes[outcome] for outcome in Outcome},
+            timeouts=self._timeouts,
+            conflicts=self._conflicts,
+            catch_ups=self._catch_ups,
+            catch_up_timeouts=self._catch_up_timeouts,
+            reconcile_seconds=self._reconcile_seconds,
+            queue=self.queue.statistics(),
+        )
+
+    @property
+    def active(self) -> list[Request]:
+        """The keys being reconciled now."""
+        return list(self._active)
+
+    async def _wait_synced(self, registrations: Sequence[Registration]) -> None:
+        try:
+            async with asyncio.timeout(self._sync_timeout):
+                for registration in registrations:
+                    await registration.wait_synced()
+                for informer in self._informers.values():
+                    await informer.wait_synced()
+        except TimeoutError:
+            waiting = sorted(cls.TYPE.kind for cls, informer in self._informers.items() if not informer.has_synced)
+            raise SyncTimeout(
+                f"controller {self.name!r}: no complete list of {', '.join(waiting) or 'its kinds'} "
+                f"within {self._sync_timeout:g} s"
+            ) from None
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        queue = self.queue
+        runs, started = 0, loop.time()
+        while not self._stopping:
+            request = await queue.get()
+            if request is None:
+                return
+            try:
+                await self._run(request)
+            finally:
+                queue.done(request)
+            runs += 1
+            if runs >= RUNS_BETWEEN_YIELDS or loop.time() - started > SECONDS_BETWEEN_YIELDS:
+                await asyncio.sleep(0)
+                runs, started = 0, loop.time()
+
+    async def _run(self, request: Request) -> None:
+        if request in self._unseen:
+            await self._catch_up(request, self._unseen.pop(request))
+        loop = asyncio.get_running_loop()
+        self._runs += 1
+        context = Context(self, request, self._runs)
+        self._active[request] = None
+        started = loop.time()
+        deadline: asyncio.Timeout | None = None
+        try:
+            if self._timeout is None:
+                result = await self._reconcile(context, request)
+            else:
+                async with asyncio.timeout(self._timeout) as deadline:
+                    result = await self._reconcile(context, request)
+            outcome = outcome_of(result)
+        except TerminalError as error:
+            outcome, result = Outcome.TERMINAL, None
+            context.log.error("reconcile_failed_terminally", error=str(error), retry=False)
+        except Exception as error:  # noqa: BLE001 (one key's failure must not stop the others; it is logged and counted)
+            outcome, result = Outcome.ERROR, None
+            self._report(context, error, timed_out=deadline is not None and deadline.expired())
+        except asyncio.CancelledError as error:
+            if cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
+                raise
+            # Something that the reconciler awaited was cancelled, not this worker.
+            outcome, result = Outcome.ERROR, None
+            self._report(context, error, timed_out=False)
+        finally:
+            self._reconcile_seconds += loop.time() - started
+            del self._active[request]
+            if context.written:
+                self._remember(request, context.written)
+        self._outcomes[outcome] += 1
+        self._settle(request, outcome, result)
+
+    def _settle(self, request: Request, outcome: Outcome, result: Result | None) -> None:
+        queue = self.queue
+        match outcome:
+            case Outcome.SUCCESS | Outcome.TERMINAL:
+                queue.forget(request)
+            case Outcome.REQUEUE_AFTER:
+                assert result is not None
+                assert result.requeue_after is not None
+                queue.forget(request)
+                queue.add_after(request, result.requeue_after)
+            case Outcome.REQUEUE | Outcome.ERROR:
+                queue.add_rate_limited(request)
+
+    def _report(self, context: Context, error: BaseException, *, timed_out: bool) -> None:
+        failures = self.queue.failures(context.request) + 1
+        if timed_out:
+            self._timeouts += 1
+            context.log.error("reconcile_timed_out", seconds=self._timeout, failures=failures)
+        elif isinstance(error, Conflict):
+            # Somebody else wrote first: an ordinary race, and the retry reads the object anew.
+            self._conflicts += 1
+            context.log.info("reconcile_conflicted", error=str(error), failures=failures)
+        else:
+            context.log.error("reconcile_failed", error=repr(error), failures=failures, exc_info=error)
+
+    # ---- read your own writes --------------------------------------------------------------------------------------
+
+    def _remember(self, request: Request, written: Mapping[type[Resource], str]) -> None:
+        if unseen := self._not_seen(written):
+            self._unseen[request] = unseen
+
+    def _not_seen(self, written: Mapping[type[Resource], str]) -> dict[type[Resource], str]:
+        # A kind that this controller does not watch has nothing to wait for.
+        caches = self.caches
+        return {cls: at for cls, at in written.items() if cls in caches and is_newer(at, caches[cls].revision)}
+
+    async def _catch_up(self, request: Request, unseen: Mapping[type[Resource], str]) -> None:
+        behind = self._not_seen(unseen)
+        if not behind:
+            return
+        self._catch_ups += 1
+        try:
+            async with asyncio.timeout(self._catch_up_timeout):
+                for cls, revision in behind.items():
+                    await self.caches[cls].wait_for(revision)
+        except TimeoutError:
+            self._catch_up_timeouts += 1
+            kinds = sorted(cls.TYPE.kind for cls in self._not_seen(behind))
+            log.warning(
+                "cache_behind_own_writes",
+                controller=self.name,
+                namespace=request.namespace,
+                name=request.name,
+                kinds=kinds,
+                seconds=self._catch_up_timeout,
+            )
+
+    # ---- plain `def` reconcilers -----------------------------------------------------------------------------------
+
+    async def _run_in_thread(self, context: Context, request: Request) -> Result | None:
+        loop = asyncio.get_running_loop()
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix=self.name)
+        blocking = BlockingContext(context, loop)
+        run = loop.run_in_executor(self._threads, self._blocking, blocking, request)
+        try:
+            return await asyncio.shield(run)
+        except asyncio.CancelledError:
+            # A thread cannot be stopped. Whatever it asks for from now on fails, and the key stays taken until it
+            # has returned: two runs of one key must never overlap. A second cancellation leaves it behind.
+            blocking.give_up()
+            run.add_done_callback(_retrieve)
+            await asyncio.wait([run])
+            raise
+
+
+def _is_async(reconcile: Reconciler) -> bool:
+    return inspect.iscoroutinefunction(reconcile) or inspect.iscoroutinefunction(type(reconcile).__call__)
+
+
+def _retrieve(run: asyncio.Future[Any]) -> None:
+    # The run was given up: how it ended interests nobody, but an exception must not be reported as forgotten.
+    if not run.cancelled():
+        run.exception()

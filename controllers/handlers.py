@@ -1,0 +1,93 @@
+"""From an event on any watched kind to the keys that need a run.
+
+Only the metadata that the cache has decoded is looked at: an event costs no decoding of the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+import msgspec
+
+from controllers.reconcile import Request
+from controllers.workqueue import WorkQueue
+from informer.cache import Stored
+from informer.resources import Resource, ResourceType
+from informer.shared import Handler
+
+MapFunction: TypeAlias = Callable[[Stored], Iterable[Request]]
+Predicate: TypeAlias = Callable[[Stored | None, Stored | None], bool]
+
+
+def own_key(stored: Stored) -> tuple[Request]:
+    """The object itself."""
+    return (Request(stored.namespace, stored.name),)
+
+
+def controller_owner(owner: ResourceType) -> MapFunction:
+    """The object's controller, if it is of the kind `owner`: group and kind count, the version does not."""
+
+    def requests(stored: Stored) -> tuple[Request, ...]:
+        for reference in stored.meta.owner_references:
+            if reference.controller:
+                group = reference.api_version.rpartition("/")[0]
+                if reference.kind == owner.kind and group == owner.group:
+                    return (Request(stored.namespace if owner.namespaced else "", reference.name),)
+                return ()
+        return ()
+
+    return requests
+
+
+def generation_changed(old: Stored | None, new: Stored | None) -> bool:
+    """A predicate that lets adds and deletes pass, and updates that changed the spec: not those of the status alone.
+
+    A deletion that waits for finalizers counts as a change too, as it does in Kubernetes.
+    """
+    if old is None or new is None:
+        return True
+    return (old.meta.generation, old.meta.deletion_timestamp) != (new.meta.generation, new.meta.deletion_timestamp)
+
+
+def labels_changed(old: Stored | None, new: Stored | None) -> bool:
+    """A predicate that lets adds and deletes pass, and updates that changed the labels."""
+    return old is None or new is None or old.meta.labels != new.meta.labels
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A kind to watch: which keys an event concerns, and which events count at all (`predicate(old, new)`)."""
+
+    cls: type[Resource]
+    requests: MapFunction
+    predicate: Predicate | None = None
+
+
+class EnqueueRequests(Handler):
+    """An informer handler. An update adds the keys of both the old and the new object: an owner that lost a child has
+    to know as well."""
+
+    def __init__(self, queue: WorkQueue[Request], requests: MapFunction, predicate: Predicate | None) -> None:
+        self._queue = queue
+        self._requests = requests
+        self._predicate = predicate
+
+    def on_add(self, new: Stored, initial: bool) -> None:
+        """The informer saw an object for the first time."""
+        if self._predicate is None or self._predicate(None, new):
+            for request in self._requests(new):
+                self._queue.add(request)
+
+    def on_update(self, old: Stored, new: Stored) -> None:
+        """The informer saw an object change."""
+        if self._predicate is None or self._predicate(old, new):
+            requests = [*self._requests(new)]
+            requests += [request for request in self._requests(old) if request not in requests]
+            for request in requests:
+                self._queue.add(request)
+
+    def on_delete(self, old: Stored, final_state_known: bool) -> None:
+        """The informer saw an object go."""
+        if self._predicate is None or self._predicate(old, None):
+            for request in self._requests(old):
+                self._queue.add(request)

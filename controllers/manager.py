@@ -1,0 +1,381 @@
+"""The manager: opens the store, shares one informer a kind, runs the controllers, and stops it all in order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+import structlog
+
+from controllers.controller import SYNC_TIMEOUT, Controller, ControllerStatistics, Reconciler
+from controllers.errors import ControllerError, ManagerError
+from controllers.handlers import MapFunction, Predicate, Source, controller_owner, own_key
+from controllers.reconcile import Request
+from controllers.stores import open_store
+from controllers.workqueue import WorkQueue
+from informer.cache import Indexer
+from informer.client import ObjectClient
+from informer.crd import crd_for
+from informer.errors import ApiError
+from informer.listwatch import StoreListWatch
+from informer.resources import Resource
+from informer.shared import InformerStatistics, SharedInformer
+from kvstore.api import Client
+from kvstore.errors import DataDirError, KvError
+
+STOP_TIMEOUT = 30.0  # controller-runtime's GracefulShutdownTimeout
+# What a cancelled task has to end. Only a reconciler's thread can take longer; it is then left behind.
+CANCEL_TIMEOUT = 5.0
+
+ReconcilerT = TypeVar("ReconcilerT", bound=Reconciler)
+Runnable = Callable[[], Coroutine[Any, Any, None]]
+
+log = structlog.get_logger("controllers")
+
+
+def utc_now() -> datetime:
+    """The wall clock, in UTC."""
+    return datetime.now(UTC)
+
+
+class ManagerStatistics(msgspec.Struct, frozen=True):
+    """Controllers by name, informers by resource type (`deployments.apps`, or the plural alone in the core group)."""
+
+    controllers: Mapping[str, ControllerStatistics]
+    informers: Mapping[str, InformerStatistics]
+
+
+class _Definition(msgspec.Struct, frozen=True):
+    name: str
+    reconcile: Reconciler
+    sources: tuple[Source, ...]
+    reads: tuple[type[Resource], ...]
+    workers: int
+    timeout: float | None
+    queue: Callable[[], WorkQueue[Request]]
+
+    def kinds(self) -> list[type[Resource]]:
+        return list(dict.fromkeys([*(source.cls for source in self.sources), *self.reads]))
+
+
+class Manager:
+    """Runs controllers against one store. `async with manager:` or `manager.run()`, once.
+
+    store: as `open_store` reads it: `etcd://host:port,...`, a data directory, or None for the local default.
+    client: any `kvstore` client instead; it stays the caller's to close.
+    now, rng: the wall clock and the randomness of everything below.
+    stop_timeout: seconds that runs in progress have to end before they are cancelled.
+    sync_timeout: seconds that the caches have to fill at the start.
+
+    A controller, an informer or a runnable that dies stops the manager: the body of `async with` is cancelled, and
+    leaving it raises the error.
+    """
+
+    def __init__(
+        self,
+        store: str | None = None,
+        *,
+        client: Client | None = None,
+        now: Callable[[], datetime] = utc_now,
+        rng: random.Random | None = None,
+        stop_timeout: float = STOP_TIMEOUT,
+        sync_timeout: float = SYNC_TIMEOUT,
+    ) -> None:
+        if store is not None and client is not None:
+            raise ValueError("give a store or a client, not both")
+        self.store = store
+        self._given_client = client
+        self._now = now
+        self._rng = random.Random() if rng is None else rng
+        self._stop_timeout = stop_timeout
+        self._sync_timeout = sync_timeout
+        self._serve = False
+        self._definitions: dict[str, _Definition] = {}
+        self._indexes: dict[type[Resource], dict[str, Indexer]] = {}
+        self._runnables: list[tuple[str, Runnable]] = []
+
+        self._entered = self._stopping = False
+        self._resources = AsyncExitStack()
+        self._store_client: Client | None = None
+        self._client: ObjectClient | None = None
+        self._informers: dict[type[Resource], SharedInformer] = {}
+        self._controllers: dict[str, Controller] = {}
+        self._informer_tasks: set[asyncio.Task[None]] = set()
+        self._controller_tasks: set[asyncio.Task[None]] = set()
+        self._runnable_tasks: set[asyncio.Task[None]] = set()
+        self._body: asyncio.Task[Any] | None = None
+        self._failure: BaseException | None = None
+
+    # ---- what to run -----------------------------------------------------------------------------------------------
+
+    def reconciler(self, cls: type[Resource], **options: Any) -> Callable[[ReconcilerT], ReconcilerT]:
+        """A decorator for `add_controller`: the function below it reconciles `cls`."""
+
+        def register(reconcile: ReconcilerT) -> ReconcilerT:
+            self.add_controller(cls, reconcile, **options)
+            return reconcile
+
+        return register
+
+    def add_controller(
+        self,
+        cls: type[Resource],
+        reconcile: Reconciler,
+        *,
+        owns: Sequence[type[Resource]] = (),
+        watches: Mapping[type[Resource], MapFunction] | None = None,
+        reads: Sequence[type[Resource]] = (),
+        predicates: Mapping[type[Resource], Predicate] | None = None,
+        workers: int = 1,
+        timeout: float | None = None,
+        name: str | None = None,
+        queue: Callable[[], WorkQueue[Request]] = WorkQueue,
+    ) -> None:
+        """Reconcile `cls`: an event on an object of it, or on what concerns it, leads to a run for its key.
+
+        owns: kinds whose objects have a `cls` as their controller; an event on one runs for the owner.
+        watches: kind -> function from an event's object (`Stored`) to the requests it concerns.
+        reads: kinds that may be read from the cache besides.
+        predicates: kind -> `predicate(old, new)`; its events count only where it says so (`generation_changed`, ...).
+        workers: how many keys at the same time. timeout: seconds a run may take.
+        name: for logs and statistics; the kind in lower case unless given. queue: makes the work queue, for limits
+            other than client-go's.
+        """
+        self._check_not_started()
+        name = cls.TYPE.kind.lower() if name is None else name
+        if name in self._definitions:
+            raise ValueError(f"there is a controller {name!r} already: give this one another name=")
+        predicates = predicates or {}
+        sources = [Source(cls, own_key, predicates.get(cls))]
+        sources += [Source(child, controller_owner(cls.TYPE), predicates.get(child)) for child in owns]
+        sources += [Source(kind, function, predicates.get(kind)) for kind, function in (watches or {}).items()]
+        if unknown := predicates.keys() - {source.cls for source in sources}:
+            raise ValueError(f"predicates for kinds that are not watched: {', '.join(c.__name__ for c in unknown)}")
+        self._definitions[name] = _Definition(name, reconcile, tuple(sources), tuple(reads), workers, timeout, queue)
+
+    def add_index(self, cls: type[Resource], name: str, function: Indexer) -> None:
+        """Let the cache of `cls` find objects by a function of them: `ctx.list(cls, index=(name, value))`."""
+        self._check_not_started()
+        self._indexes.setdefault(cls, {})[name] = function
+
+    def add_runnable(self, runnable: Runnable, name: str | None = None) -> None:
+        """Run a coroutine function beside the controllers: from when their caches are full, cancelled at the stop."""
+        self._check_not_started()
+        self._runnables.append((name or str(getattr(runnable, "__name__", "runnable")), runnable))
+
+    def _check_not_started(self) -> None:
+        if self._entered:
+            raise RuntimeError("the manager has been started: add to it before")
+
+    # ---- what there is while it runs -------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> ObjectClient:
+        """Reads and writes objects. Only while the manager runs."""
+        if self._client is None:
+            raise RuntimeError("the manager is not running: use its client inside `async with manager:`")
+        return self._client
+
+    @property
+    def store_client(self) -> Client:
+        """The store itself. Only while the manager runs."""
+        if self._store_client is None:
+            raise RuntimeError("the manager is not running: use its store inside `async with manager:`")
+        return self._store_client
+
+    def informer(self, cls: type[Resource]) -> SharedInformer:
+        """The one informer of a kind, started if need be. Only while the manager runs."""
+        found = self._informers.get(cls)
+        if found is None:
+            found = SharedInformer(StoreListWatch(self.store_client, cls.TYPE), name=cls.TYPE.qualified, rng=self._rng)
+            for name, function in self._indexes.get(cls, {}).items():
+                found.cache.add_indexer(name, function)
+            self._informers[cls] = found
+            self._informer_tasks.add(self._start(f"informer {cls.TYPE.kind}", found.run()))
+        return found
+
+    def controller(self, name: str) -> Controller:
+        """The controller of that name. Only while the manager runs."""
+        return self._controllers[name]
+
+    def statistics(self) -> ManagerStatistics:
+        """The manager at this moment."""
+        return ManagerStatistics(
+            controllers={name: controller.statistics() for name, controller in self._controllers.items()},
+            informers={cls.TYPE.qualified: informer.statistics() for cls, informer in self._informers.items()},
+        )
+
+    # ---- start and stop --------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Start; returns once every controller's caches are full and its workers run."""
+        self._check_not_started()
+        self._entered = True
+        self._body = asyncio.current_task()
+        try:
+            await self._open()
+        except BaseException as error:
+            await self._close()
+            self._raise_failure(error)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._failure is not None and not isinstance(error, asyncio.CancelledError):
+            # The body ended by itself in the same moment: take in the cancellation that is on its way.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        await self._close()
+        self._raise_failure(error)
+
+    def run(self) -> None:
+        """Run until SIGINT or SIGTERM; a second one does not wait for runs in progress.
+
+        An embedded store also listens on 127.0.0.1:2379 meanwhile, for `listwatch get` in another terminal. An error
+        is one line on stderr and exit code 1.
+        """
+        self._serve = True
+        try:
+            asyncio.run(self._run())
+        except (ControllerError, ApiError, KvError, DataDirError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+        except asyncio.CancelledError:
+            print("error: stopped before the runs in progress had ended", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        task = asyncio.current_task()
+        assert task is not None
+
+        def on_signal() -> None:
+            if stop.is_set() or not self._controllers:
+                task.cancel()
+            stop.set()
+
+        signals = (signal.SIGINT, signal.SIGTERM)
+        for number in signals:
+            loop.add_signal_handler(number, on_signal)
+        try:
+            async with self:
+                log.info("manager_started", controllers=sorted(self._controllers))
+                await stop.wait()
+                log.info("manager_stopping", seconds=self._stop_timeout)
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    async def _open(self) -> None:
+        if self._given_client is not None:
+            self._store_client = self._given_client
+        else:
+            opened = open_store(self.store, serve=self._serve, rng=self._rng)
+            self._store_client = await self._resources.enter_async_context(opened)
+        self._client = ObjectClient(self._store_client, now=self._now, rng=self._rng)
+        for cls in {kind: None for definition in self._definitions.values() for kind in definition.kinds()}:
+            if _is_custom(cls):
+                await self._client.apply(crd_for(cls))
+        run_prefix = f"{self._rng.getrandbits(32):08x}"
+        for definition in self._definitions.values():
+            controller = Controller(
+                definition.name,
+                definition.reconcile,
+                sources=definition.sources,
+                informers={cls: self.informer(cls) for cls in definition.kinds()},
+                client=self._client,
+                now=self._now,
+                run_prefix=run_prefix,
+                workers=definition.workers,
+                queue=definition.queue(),
+                timeout=definition.timeout,
+                sync_timeout=self._sync_timeout,
+            )
+            self._controllers[definition.name] = controller
+            self._controller_tasks.add(self._start(f"controller {definition.name}", controller.run()))
+        for controller in self._controllers.values():
+            await controller.started.wait()
+        for name, runnable in self._runnables:
+            self._runnable_tasks.add(self._start(f"runnable {name}", runnable()))
+
+    async def _close(self) -> None:
+        """Controllers and runnables first, then informers, then the store, so that each has what it needs to end."""
+        self._stopping = True
+        tasks = self._runnable_tasks | self._controller_tasks | self._informer_tasks
+        try:
+            for task in self._runnable_tasks:
+                task.cancel()
+            for controller in self._controllers.values():
+                controller.stop()
+            if not await _end(self._runnable_tasks | self._controller_tasks, self._stop_timeout):
+                active = {name: [r.key for r in c.active] for name, c in self._controllers.items() if c.active}
+                log.warning("stop_timed_out", seconds=self._stop_timeout, active=active)
+        finally:
+            for task in tasks:
+                task.cancel()
+            if not await _end(tasks, CANCEL_TIMEOUT):
+                # A second cancellation leaves a reconciler's thread behind.
+                for task in tasks:
+                    task.cancel()
+                await _end(tasks, CANCEL_TIMEOUT)
+            self._client = self._store_client = None
+            await self._resources.aclose()
+
+    # ---- supervision -----------------------------------------------------------------------------------------------
+
+    def _start(self, name: str, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(coroutine, name=name)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        name = task.get_name()
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if self._stopping:
+            if error is not None:
+                log.error("failed_while_stopping", task=name, error=repr(error), exc_info=error)
+            return
+        if error is None:
+            if task in self._runnable_tasks and not task.cancelled():
+                return
+            error = ManagerError(f"{name} ended unexpectedly")
+        if self._failure is None:
+            self._failure = error
+            log.error("manager_failed", task=name, error=repr(error))
+            assert self._body is not None
+            self._body.cancel()
+
+    def _raise_failure(self, error: BaseException | None) -> None:
+        """Raise what stopped the manager, unless somebody else has cancelled the body as well."""
+        if self._failure is None:
+            return
+        assert self._body is not None
+        if self._body.uncancel() > 0 and isinstance(error, asyncio.CancelledError):
+            return
+        raise self._failure
+
+
+async def _end(tasks: set[asyncio.Task[None]], timeout: float) -> bool:
+    """Wait for the tasks; whether all ended in time."""
+    if not tasks:
+        return True
+    _, pending = await asyncio.wait(tasks, timeout=timeout)
+    return not pending
+
+
+def _is_custom(cls: type[Resource]) -> bool:
+    """Whether a kind is a user's, by Kubernetes' rule for groups: one with a dot that is not under k8s.io."""
+    return "." in cls.TYPE.group and not cls.TYPE.group.endswith(".k8s.io")

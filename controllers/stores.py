@@ -1,0 +1,168 @@
+"""Which store is meant: the one rule that the manager and the command line share.
+
+`etcd://HOST:PORT,HOST:PORT`   servers: ours, or an etcd cluster
+`DIRECTORY`, `file:DIRECTORY`  an embedded store in that directory
+None                           what the environment variable LISTWATCH_STORE names; else the server on 127.0.0.1:2379 if
+                               one answers; else an embedded store in the user's data directory
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+import structlog
+
+from controllers.errors import StoreError
+from kvstore.api import Client
+from kvstore.errors import DataDirError, DataDirInUse, KvError
+
+if TYPE_CHECKING:
+    from kvstore.node import Node
+
+STORE_VARIABLE = "LISTWATCH_STORE"
+LOCAL_SERVER = "127.0.0.1:2379"  # etcd's client port, on this machine only
+PROBE_TIMEOUT = 0.5  # on loopback an answer takes well under a millisecond
+ANSWER_TIMEOUT = 10.0
+
+_ADDRESS = re.compile(r"[\w.-]+:\d+(,[\w.-]+:\d+)*|\[[0-9a-fA-F:]+\]:\d+")
+
+log = structlog.get_logger("controllers")
+
+
+class Servers(msgspec.Struct, frozen=True):
+    """Servers to connect to, as `etcd://HOST:PORT,...`."""
+
+    url: str
+
+
+class Directory(msgspec.Struct, frozen=True):
+    """A data directory to open in this process."""
+
+    path: Path
+
+
+class LocalDefault(msgspec.Struct, frozen=True):
+    """The local server if one answers, else this data directory."""
+
+    path: Path
+
+
+Location: TypeAlias = Servers | Directory | LocalDefault
+
+
+def locate(name: str | None = None, environ: Mapping[str, str] = os.environ) -> Location:
+    """What a store's name stands for. Looks at nothing but its arguments; raises StoreError for a name it cannot be."""
+    name = name or environ.get(STORE_VARIABLE)
+    if not name:
+        data_home = environ.get("XDG_DATA_HOME")
+        base = Path(data_home) if data_home else Path(environ.get("HOME") or Path.home()) / ".local" / "share"
+        return LocalDefault(base / "listwatch" / "default")
+    if name.startswith("etcd://"):
+        return Servers(name)
+    if name.startswith(("http://", "https://")):
+        raise StoreError(f"store {name!r}: write etcd://HOST:PORT for a server")
+    if _ADDRESS.fullmatch(name):
+        raise StoreError(f"store {name!r}: write etcd://{name} for a server, or ./{name} for a directory of that name")
+    return Directory(Path(name.removeprefix("file:")).expanduser())
+
+
+@asynccontextmanager
+async def open_store(
+    name: str | None = None,
+    *,
+    serve: bool = False,
+    rng: random.Random | None = None,
+    environ: Mapping[str, str] = os.environ,
+    local: str = LOCAL_SERVER,
+) -> AsyncIterator[Client]:
+    """A client of the store that `name` stands for, checked to answer; leaving closes it.
+
+    serve: an embedded store also listens on `local` meanwhile, for other processes; if that is not possible it says so
+        in its log and goes on.
+    local: HOST:PORT of the local server.
+    Raises StoreError, with one line that says what was tried and what to do.
+    """
+    rng = random.Random() if rng is None else rng
+    location = locate(name, environ)
+    if isinstance(location, LocalDefault):
+        location = Servers(f"etcd://{local}") if await _answers(local) else Directory(location.path)
+    async with AsyncExitStack() as stack:
+        if isinstance(location, Servers):
+            client = await _connect(location.url, rng, stack)
+        else:
+            client = await _open_directory(location.path, local, serve, rng, stack)
+        yield client
+
+
+async def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            _, writer = await asyncio.open_connection(host, int(port))
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    try:
+        await writer.wait_closed()
+    except OSError:
+        return True  # it answered, and closed first
+    return True
+
+
+async def _connect(url: str, rng: random.Random, stack: AsyncExitStack) -> Client:
+    # Here and below: gRPC costs 30 MB and a tenth of a second, and an embedded store needs none of it.
+    from kvstore.client.remote import RemoteClient
+
+    try:
+        client = RemoteClient(url.removeprefix("etcd://").split(","), rng=rng)
+    except ValueError as error:
+        raise StoreError(f"store {url!r}: {error}") from None
+    stack.push_async_callback(client.close)
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT):
+            status = await client.status()
+    except TimeoutError:
+        raise StoreError(f"store {url}: connected, but no answer within {ANSWER_TIMEOUT:g} s") from None
+    except KvError as error:
+        raise StoreError(f"store {url}: {error}") from None
+    log.info("store_connected", store=url, server_version=status.version)
+    return client
+
+
+async def _open_directory(path: Path, local: str, serve: bool, rng: random.Random, stack: AsyncExitStack) -> Client:
+    from kvstore.client.embedded import EmbeddedClient
+    from kvstore.node import Node
+
+    try:
+        node = await stack.enter_async_context(Node.open(path, rng=rng))
+    except DataDirInUse as error:
+        raise StoreError(f"{error} (etcd://{local} if it listens there)") from None
+    except DataDirError as error:
+        raise StoreError(str(error)) from None
+    if serve:
+        await _listen(node, local, stack)
+    client = EmbeddedClient(node)
+    stack.push_async_callback(client.close)
+    log.info("store_opened", directory=str(path))
+    return client
+
+
+async def _listen(node: Node, local: str, stack: AsyncExitStack) -> None:
+    from kvstore.server import ListenError, Server
+
+    server = Server(node, [f"http://{local}"])
+    try:
+        await server.start()
+    except ListenError as error:
+        log.warning("store_not_served", reason=str(error))
+        return
+    stack.push_async_callback(server.stop)
+    log.info("store_served", store=f"etcd://{local}")

@@ -1,0 +1,377 @@
+"""The manager's start, stop and supervision: on virtual time, and as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+import pytest
+import structlog
+
+from controllers.context import Context
+from controllers.errors import ManagerError, SyncTimeout
+from controllers.handlers import generation_changed
+from controllers.manager import Manager
+from controllers.reconcile import Request
+from informer.crd import CustomResourceDefinition
+from kvstore.api import Client
+from kvstore.client.embedded import EmbeddedClient
+from tests.controllers.kinds import Part, Rack, Site
+
+virtual_time = pytest.mark.virtual_time
+
+
+def site(name: str) -> Site:
+    return Site(name=name, namespace="default")
+
+
+async def nothing(ctx: Context, request: Request) -> None:
+    """A reconciler with nothing to do."""
+
+
+@contextmanager
+def no_task_left() -> Iterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    assert asyncio.all_tasks() == before
+
+
+@virtual_time
+async def test_a_stop_lets_the_run_in_progress_end_and_takes_no_more_keys(store: Client) -> None:
+    manager, began, ended = Manager(client=store), list[Request](), list[Request]()
+
+    @manager.reconciler(Site)
+    async def reconcile(ctx: Context, request: Request) -> None:
+        began.append(request)
+        await asyncio.sleep(20)
+        await ctx.create(Part(name=request.name, namespace="default"))
+        ended.append(request)
+
+    with no_task_left():
+        async with manager:
+            for name in ("a", "b", "c"):
+                await manager.client.create(site(name))
+            await asyncio.sleep(5)
+        assert began == ended == [Request("default", "a")]
+        assert asyncio.get_running_loop().time() == pytest.approx(20, abs=0.5)
+    assert await store.get(Part.TYPE.key("default", "a")) is not None
+
+
+@virtual_time
+async def test_a_stop_is_bounded(store: Client) -> None:
+    manager, cancelled = Manager(client=store, stop_timeout=30), list[str]()
+
+    @manager.reconciler(Site)
+    async def reconcile(ctx: Context, request: Request) -> None:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            cancelled.append(request.name)
+            raise
+
+    with no_task_left(), structlog.testing.capture_logs() as logs:
+        async with manager:
+            await manager.client.create(site("a"))
+            await asyncio.sleep(5)
+        assert asyncio.get_running_loop().time() == pytest.approx(35, abs=0.5)
+    assert cancelled == ["a"]
+    (entry,) = [entry for entry in logs if entry["event"] == "stop_timed_out"]
+    assert entry["active"] == {"site": ["default/a"]}
+
+
+@virtual_time
+async def test_cancelling_a_stop_makes_it_immediate(store: Client) -> None:
+    manager = Manager(client=store)
+
+    @manager.reconciler(Site)
+    async def reconcile(ctx: Context, request: Request) -> None:
+        await asyncio.sleep(1000)
+
+    async def main() -> None:
+        async with manager:
+            await manager.client.create(site("a"))
+            await asyncio.sleep(5)
+
+    with no_task_left():
+        task = asyncio.create_task(main())
+        await asyncio.sleep(10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert asyncio.get_running_loop().time() == pytest.approx(10)
+
+
+@virtual_time
+async def test_controllers_share_one_informer_a_kind(store: Client) -> None:
+    manager = Manager(client=store)
+    manager.add_controller(Site, nothing, owns=[Part], name="one")
+    manager.add_controller(Site, nothing, reads=[Part], name="two")
+    async with manager:
+        assert sorted(manager.statistics().informers) == ["parts.example.com", "sites.example.com"]
+        site_informer = manager.statistics().informers["sites.example.com"]
+        assert [handler.name for handler in site_informer.handlers] == ["one", "two"]
+        assert manager.controller("one").caches[Part] is manager.informer(Part).cache
+        racks = manager.informer(Rack)
+        assert manager.informer(Rack) is racks
+        await manager.client.create(Rack(name="r"))
+        await racks.wait_synced()
+        async with asyncio.timeout(5):
+            while racks.cache.get("r") is None:
+                await asyncio.sleep(0.01)
+
+
+@virtual_time
+async def test_the_kinds_of_users_are_defined_in_the_store(store: Client) -> None:
+    manager = Manager(client=store)
+    manager.add_controller(Site, nothing, owns=[Part])
+    async with manager:
+        definitions = await manager.client.list(CustomResourceDefinition)
+        assert [each.name for each in definitions] == ["parts.example.com", "sites.example.com"]
+    again = Manager(client=store)
+    again.add_controller(Site, nothing)
+    async with again:
+        definition = await again.client.get(CustomResourceDefinition, "sites.example.com")
+        assert definition.metadata.generation == 1
+
+
+@virtual_time
+async def test_two_managers_in_one_process_share_nothing(store: Client) -> None:
+    runs = list[str]()
+
+    def make(name: str) -> Manager:
+        manager = Manager(client=store)
+
+        @manager.reconciler(Site)
+        async def reconcile(ctx: Context, request: Request) -> None:
+            runs.append(name)
+
+        return manager
+
+    async with make("one") as one, make("two") as two:
+        await one.client.create(site("a"))
+        await asyncio.sleep(1)
+        assert sorted(runs) == ["one", "two"]
+        assert one.informer(Site) is not two.informer(Site)
+
+
+@virtual_time
+async def test_runnables_start_with_full_caches_and_are_cancelled_at_the_stop(store: Client) -> None:
+    manager, steps = Manager(client=store), list[str]()
+    manager.add_controller(Site, nothing)
+
+    async def forever() -> None:
+        assert manager.informer(Site).has_synced
+        steps.append("started")
+        try:
+            await asyncio.sleep(1e6)
+        finally:
+            await manager.client.create(Rack(name="last-word"))
+            steps.append("ended")
+
+    async def short() -> None:
+        steps.append("short")
+
+    manager.add_runnable(forever)
+    manager.add_runnable(short)
+    with no_task_left():
+        async with manager:
+            await asyncio.sleep(100)
+            assert sorted(steps) == ["short", "started"]
+    assert steps[-1] == "ended"
+
+
+@virtual_time
+async def test_a_runnable_that_fails_stops_the_manager_with_its_error(store: Client) -> None:
+    manager = Manager(client=store)
+
+    async def broken() -> None:
+        await asyncio.sleep(7)
+        raise LookupError("lost")
+
+    manager.add_runnable(broken)
+    with no_task_left(), pytest.raises(LookupError, match="lost"):
+        async with manager:
+            await asyncio.sleep(1000)
+    assert asyncio.get_running_loop().time() == pytest.approx(7)
+    assert (task := asyncio.current_task()) is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(1)
+
+
+@virtual_time
+async def test_a_failure_in_the_moment_when_the_body_ends_is_still_raised(store: Client) -> None:
+    manager, go = Manager(client=store), asyncio.Event()
+
+    async def broken() -> None:
+        await go.wait()
+        raise LookupError("lost")
+
+    async def main() -> None:
+        async with manager:
+            go.set()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    manager.add_runnable(broken)
+    with no_task_left(), pytest.raises(LookupError, match="lost"):
+        await main()
+    await asyncio.sleep(1)
+
+
+@virtual_time
+async def test_an_error_of_the_body_passes_through(store: Client) -> None:
+    with no_task_left(), pytest.raises(LookupError, match="mine"):
+        async with Manager(client=store):
+            raise LookupError("mine")
+
+
+class BrokenClient:
+    """A store whose reads fail with what no store should give, or hang, once told to."""
+
+    def __init__(self, client: EmbeddedClient, how: str) -> None:
+        self._client = client
+        self._how = how
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def range(self, request: Any) -> Any:
+        if self._how == "raise":
+            raise ZeroDivisionError("a bug")
+        await asyncio.sleep(1e9)
+
+
+@virtual_time
+async def test_an_informer_that_dies_stops_the_manager_with_its_error(store: EmbeddedClient) -> None:
+    manager = Manager(client=cast(Client, BrokenClient(store, "raise")))
+    manager.add_controller(Rack, nothing)
+    with no_task_left(), pytest.raises(ZeroDivisionError, match="a bug"):
+        async with manager:
+            await asyncio.sleep(1000)
+
+
+@virtual_time
+async def test_caches_that_do_not_fill_in_time_are_named(store: EmbeddedClient) -> None:
+    manager = Manager(client=cast(Client, BrokenClient(store, "hang")), sync_timeout=15)
+    manager.add_controller(Rack, nothing)
+    with no_task_left(), pytest.raises(SyncTimeout, match=r"'rack': no complete list of Rack within 15 s"):
+        async with manager:
+            pass
+
+
+@virtual_time
+async def test_a_controller_that_ends_by_itself_stops_the_manager(store: Client) -> None:
+    manager = Manager(client=store)
+    manager.add_controller(Site, nothing)
+
+    async def main() -> None:
+        async with manager:
+            manager.controller("site").stop()
+            await asyncio.sleep(10)
+
+    with no_task_left(), pytest.raises(ManagerError, match="controller site ended unexpectedly"):
+        await main()
+
+
+@virtual_time
+async def test_mistakes_are_told_at_once(store: Client) -> None:
+    manager = Manager(client=store)
+    manager.add_controller(Site, nothing)
+    with pytest.raises(ValueError, match=r"already.*name="):
+        manager.add_controller(Site, nothing)
+    with pytest.raises(ValueError, match="Part"):
+        manager.add_controller(Rack, nothing, predicates={Part: generation_changed})
+    with pytest.raises(ValueError, match="not both"):
+        Manager("etcd://a:1", client=store)
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = manager.client
+    async with manager:
+        with pytest.raises(RuntimeError, match="before"):
+            manager.add_controller(Rack, nothing)
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = manager.client
+    with pytest.raises(RuntimeError):
+        async with manager:
+            pass
+    bad = Manager(client=store)
+    bad.add_controller(Site, nothing, workers=0)
+    with no_task_left(), pytest.raises(ValueError, match="workers"):
+        async with bad:
+            pass
+
+
+# ---- as a process ----------------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import asyncio, sys
+from controllers import Manager
+from informer.resources import Resource
+class Site(Resource, group="example.com", version="v1"): ...
+manager = Manager(sys.argv[1])
+@manager.reconciler(Site)
+async def reconcile(ctx, request):
+    print("began", flush=True)
+    await asyncio.sleep(float(sys.argv[2]))
+    print("ended", flush=True)
+async def feed():
+    await manager.client.apply(Site(name="a", namespace="default"))
+manager.add_runnable(feed)
+manager.run()
+print("returned", flush=True)
+"""
+
+
+@contextmanager
+def program(store: str, seconds: float) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", PROGRAM, store, str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(stream: IO[str] | None, line: str) -> None:
+    assert stream is not None
+    for found in stream:
+        if found.strip() == line:
+            return
+    raise AssertionError(f"the output ended before {line!r}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_it_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    with program(str(tmp_path), 1) as process:
+        read_until(process.stdout, "began")
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert [line for line in output.splitlines() if line in ("ended", "returned")] == ["ended", "returned"]
+
+
+def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+    with program(str(tmp_path), 1000) as process:
+        read_until(process.stdout, "began")
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "manager_stopping" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert errors.splitlines() == ["error: stopped before the runs in progress had ended"]
+
+
+def test_a_store_that_is_not_there_is_one_line_and_an_exit_code() -> None:
+    with program("etcd://127.0.0.1:1", 0) as process:
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    (line,) = errors.splitlines()
+    assert line.startswith("error: store etcd://127.0.0.1:1: ")
