@@ -17,7 +17,11 @@ import msgspec
 
 from informer.errors import ApiError, Expired, Unreachable
 from kvstore import api
-from kvstore.errors import Compacted, KvError, Unavailable
+from kvstore.errors import Code, Compacted, KvError, Unavailable
+
+# etcd's own client resumes its watches on Unavailable and Internal: gRPC gives the latter for a connection that broke
+# in the middle of a message.
+_BROKEN_CONNECTION = (Code.INTERNAL, Code.DEADLINE_EXCEEDED)
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -223,7 +227,7 @@ def _translate(error: Exception, deadline: asyncio.Timeout | None = None, late: 
         return Expired(str(error), error.compact_revision)
     if isinstance(error, TimeoutError):
         return Unreachable(late if deadline is not None and deadline.expired() else str(error))
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable) or (isinstance(error, KvError) and error.code in _BROKEN_CONNECTION):
         return Unreachable(str(error))
     return ApiError(str(error))
 
