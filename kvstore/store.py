@@ -13,13 +13,13 @@ callers get the error.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import structlog
 
-from kvstore.api import Compare, CompareTarget, DeleteRange, KeyValue, Put, Range, SortOrder, SortTarget, Txn
+from kvstore.api import Compare, CompareTarget, DeleteRange, KeyValue, Op, Put, Range, SortOrder, SortTarget, Txn
 from kvstore.backend import NO_COMPACTION, Backend, Commit
 from kvstore.errors import Compacted, FutureRevision, KeyNotFound, KvError, LeaseNotFound, NoSpace, Stopped
 from kvstore.event import StoredEvent
@@ -283,9 +283,13 @@ class Store:
         return TxnResult(self.revision, path.succeeded, results)
 
     def _check_revisions(self, operations: Sequence[object], current: int) -> None:
+        # Unlike a Range of its own, one in a transaction may not have a negative revision once there was a compaction.
         for op in operations:
             if isinstance(op, Range) and op.revision:
-                self._revision_for(op.revision, current)
+                if op.revision > current:
+                    raise FutureRevision()
+                if op.revision < self.compacted:
+                    raise Compacted(self.compacted)
 
     def _revision_for(self, asked: int, current: int) -> int:
         if asked <= 0:
@@ -505,21 +509,21 @@ class WriteTxn:
         return TxnResult(self.revision, path.succeeded, results)
 
     def _check(self, request: Txn, path: Path) -> None:
+        # In etcd's order: every put of the path, then every range.
+        operations = list(_flat(request, path))
+        for op in operations:
+            if isinstance(op, Put):
+                self._check_put(op)
+        self._store._check_revisions(operations, self.revision)
+
+    def _check_put(self, op: Put) -> None:
         store = self._store
         leases = store._leases
         assert leases is not None
-        nested = iter(path.nested)
-        for op in path.branch(request):
-            if isinstance(op, Put):
-                if (op.ignore_value or op.ignore_lease) and not store.index.newest(op.key)[0]:
-                    raise KeyNotFound()
-                if op.lease and not leases.exists(op.lease):
-                    raise LeaseNotFound()
-            elif isinstance(op, Range):
-                if op.revision:
-                    store._revision_for(op.revision, self.revision)
-            elif isinstance(op, Txn):
-                self._check(op, next(nested))
+        if (op.ignore_value or op.ignore_lease) and not store.index.newest(op.key)[0]:
+            raise KeyNotFound()
+        if op.lease and not leases.exists(op.lease):
+            raise LeaseNotFound()
 
     def _run(self, request: Txn, path: Path) -> list[OpResult]:
         results: list[OpResult] = []
@@ -571,6 +575,16 @@ class WriteTxn:
     def roll_back(self) -> None:
         """Take back every change of this write."""
         self._store._take_back(self._batch, self._events, self._undo)
+
+
+def _flat(request: Txn, path: Path) -> Iterator[Op]:
+    """The operations that the path runs, those of nested transactions in their place."""
+    nested = iter(path.nested)
+    for op in path.branch(request):
+        if isinstance(op, Txn):
+            yield from _flat(op, next(nested))
+        else:
+            yield op
 
 
 def _within(request: Range, kv: KeyValue) -> bool:

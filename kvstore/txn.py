@@ -112,7 +112,8 @@ def _writes(ops: Sequence[Op]) -> tuple[set[bytes], list[_Interval]]:
 
 
 def _covered(key: bytes, intervals: Sequence[_Interval]) -> bool:
-    return any(in_range(key, start, end) for start, end in intervals)
+    # Compared as plain strings, as etcd does here: a deletion without an upper end (range_end "\\0") covers nothing.
+    return any(start <= key < end if end else key == start for start, end in intervals)
 
 
 def in_range(key: bytes, start: bytes, end: bytes) -> bool:
