@@ -139,7 +139,7 @@ def by_label(label: str) -> Indexer:
 DEFAULT_INDEXERS: Final[Mapping[str, Indexer]] = {"namespace": by_namespace, "owner": by_owner}
 
 
-class InformerStopped(RuntimeError):  # noqa: N818 (it says what happened)
+class InformerStopped(RuntimeError):
     """What was waited for will not come any more: the informer has stopped."""
 
 
