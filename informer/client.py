@@ -185,7 +185,7 @@ class ObjectClient:
         cls = type(obj)
         if not cls.TYPE.status:
             raise Invalid("status", f"{cls.TYPE.qualified} have no status of their own, use update")
-        raw = _own(obj)
+        raw = _own(obj, "metadata", "status")
         return await self._replace_status(cls, raw, await self._current(cls, raw["metadata"]))
 
     async def patch(
@@ -208,7 +208,7 @@ class ObjectClient:
             current = await self._read(cls, name, namespace)
             before = _decode(current.value)
             version = before["metadata"]["resourceVersion"] = str(current.mod_revision)
-            raw = patches.copy(change(before, patch))
+            raw = patches.without_nulls(change(before, patch))
             metadata = raw.get("metadata") if isinstance(raw, dict) else None
             if not isinstance(metadata, dict):
                 raise Invalid("metadata", "required")
@@ -426,14 +426,16 @@ class ObjectClient:
         return base[:_MAX_BASE] + "".join(self._rng.choices(_SUFFIX, k=_SUFFIX_LENGTH))
 
 
-def _own(obj: Resource) -> Raw:
-    """A copy of the object's JSON. Decoding is cheaper than copying, and what is not JSON comes to light."""
+def _own(obj: Resource, *fields: str) -> Raw:
+    """A copy of the object's JSON, or of some fields. Decoding is cheaper than copying, and finds what is not JSON."""
     try:
-        raw = cast(Raw, _decode(patches.encode(obj.raw)))
+        data = patches.encode({field: obj.raw.get(field) for field in fields} if fields else obj.raw)
+        raw = cast(Raw, _decode(data))
     except (TypeError, ValueError, OverflowError) as error:
         raise Invalid("", f"not JSON: {error}") from error
-    if raw.get("metadata") is None:
-        raw["metadata"] = {}
+    if b":null" in data:
+        raw = patches.without_nulls(raw)
+    raw.setdefault("metadata", {})
     if not isinstance(raw["metadata"], dict):
         raise Invalid("metadata", f"expected ObjectMeta, got {show(raw['metadata'])}")
     kind, metadata = obj.TYPE, raw["metadata"]
@@ -495,7 +497,7 @@ def _merge_manifest(cls: type[Resource], current: Raw, new: Raw) -> Raw:
         last = _decode(current["metadata"]["annotations"][LAST_APPLIED])
     except (KeyError, TypeError, msgspec.DecodeError):
         last = {}  # never applied, or the note about it is damaged: nothing is known to be ours to remove
-    merged = patches.copy(patches.three_way(last, current, new))
+    merged = patches.without_nulls(patches.three_way(last, current, new))
     # Owners are told apart by uid; an owner that was made anew bears the same name.
     wanted = {each["uid"]: each for each in new["metadata"].get("ownerReferences") or []}
     gone = {each["uid"] for each in (last.get("metadata") or {}).get("ownerReferences") or []} - wanted.keys()

@@ -109,7 +109,10 @@ class _List(_Container):
             for i, each in enumerate(value):
                 if type(each) is not item.kind:
                     item.check(each, (path, i))
-        else:
+        elif type(item) is _Object:
+            for i, each in enumerate(value):
+                check(item.model, each, (path, i))
+        elif type(item) is not Anything:
             for i, each in enumerate(value):
                 item.check(each, (path, i))
 
@@ -138,10 +141,11 @@ class _Dict(_Container):
         if type(value) is not dict:
             raise self.wrong(value, path)
         item = self.item
+        exact = item.kind if type(item) is Scalar else None
         for key, each in value.items():
             if type(key) is not str:
                 raise Invalid(render(path), f"expected str keys, got {show(key)}")
-            if type(item) is not Scalar or type(each) is not item.kind:
+            if type(each) is not exact:
                 item.check(each, (path, key))
 
     def schema(self) -> Raw:
@@ -293,28 +297,37 @@ def check(model: type[Model], raw: Any, path: Path = None) -> None:
     """Raise `Invalid` at the first field of the JSON object that does not fit the model."""
     if type(raw) is not dict:
         raise Invalid(render(path), f"expected {model.__name__}, got {show(raw)}")
-    plan = model.__dict__.get("_plan")
+    plan: _Plan | None = model.__dict__.get("_plan")
     if plan is None:
         plan = _plan(model)
-    for key, exact, codec, absent in plan:
-        value = raw.get(key)
-        if value is None:
-            if absent is not None:
-                absent((path, key))
-        elif type(value) is not exact:
-            codec.check(value, (path, key))
+    for key, value in raw.items():
+        known = plan.fields.get(key)
+        if known is not None and type(value) is not known[0] and value is not None:
+            known[1](value, (path, key))
+    for key, absent in plan.needed:
+        if raw.get(key) is None:
+            absent((path, key))
 
 
-def _plan(model: type[Model]) -> list[tuple[str, type | None, Codec, Callable[[Path], None] | None]]:
-    """What `check` does for each field: key, exact type, codec, and what to do if the field is absent."""
-    plan: list[tuple[str, type | None, Codec, Callable[[Path], None] | None]] = []
+class _Plan:
+    """What `check` does: by JSON name the type that needs no further check and the check; then what may not be absent."""
+
+    __slots__ = ("fields", "needed")
+
+    def __init__(self) -> None:
+        self.fields: dict[str, tuple[type | None, Callable[[Any, Path], None]]] = {}
+        self.needed: list[tuple[str, Callable[[Path], None]]] = []
+
+
+def _plan(model: type[Model]) -> _Plan:
+    plan = _Plan()
     for field in (each.resolved() for each in model._fields.values()):
-        absent: Callable[[Path], None] | None = None
+        if type(field.codec) is not Anything:
+            plan.fields[field.key] = (field.exact, field.codec.check)
         if field.required:
-            absent = _absent
+            plan.needed.append((field.key, _absent))
         elif _needed(field, set()):
-            absent = _EmptyCheck(cast(_Object, field.codec).model)
-        plan.append((field.key, field.exact, field.codec, absent))
+            plan.needed.append((field.key, _EmptyCheck(cast(_Object, field.codec).model)))
     type.__setattr__(model, "_plan", plan)
     return plan
 

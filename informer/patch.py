@@ -38,6 +38,15 @@ def copy(value: Json) -> Json:
     return value
 
 
+def without_nulls(value: Json) -> Json:
+    """The value without the fields that are null, at any depth: in an object null counts as missing."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value
+
+
 def semantic_equal(left: Json, right: Json) -> bool:
     """Equality as Kubernetes compares specs: a missing field, null, an empty map and an empty list are all the same."""
     if isinstance(left, dict) and isinstance(right, dict):

@@ -1,0 +1,1 @@
+"""Kubernetes' apps group: its kinds and their controllers."""

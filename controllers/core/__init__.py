@@ -1,0 +1,1 @@
+"""Kubernetes' core group: its kinds and their controllers."""

@@ -1,0 +1,486 @@
+"""The kinds of Kubernetes' core group and Lease, with their defaults.
+
+Only the fields that something here reads or writes are modelled; all others ride along untouched.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from controllers.core.defaults import default_pod_spec, pod_requests_from_limits
+from informer.errors import Invalid
+from informer.names import label_problem
+from informer.objects import Key, Model
+from informer.resources import Resource
+
+# ---- pods -----------------------------------------------------------------------------------------------------------
+
+
+class ContainerPort(Model):
+    """A port that a container listens on."""
+
+    container_port: int
+    name: str = ""
+    protocol: str = "TCP"
+    host_port: int | None
+
+
+class ResourceRequirements(Model):
+    """Quantities by resource: `cpu`, `memory`."""
+
+    requests: dict[str, int | float | str]
+    limits: dict[str, int | float | str]
+
+
+class EnvVar(Model):
+    """An environment variable; `value_from` rides along."""
+
+    name: str
+    value: str = ""
+    value_from: dict[str, Any] | None
+
+
+class VolumeMount(Model):
+    """Where a container sees a volume."""
+
+    name: str
+    mount_path: str
+    read_only: bool = False
+
+
+class Container(Model):
+    """One container of a pod."""
+
+    name: str
+    image: str = ""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None
+    command: list[str]
+    args: list[str]
+    ports: list[ContainerPort]
+    env: list[EnvVar]
+    resources: ResourceRequirements
+    volume_mounts: list[VolumeMount]
+    liveness_probe: dict[str, Any] | None
+    readiness_probe: dict[str, Any] | None
+    startup_probe: dict[str, Any] | None
+
+
+class Toleration(Model):
+    """A taint that a pod puts up with."""
+
+    key: str = ""
+    operator: Literal["Exists", "Equal"] = "Equal"
+    value: str = ""
+    effect: str = ""
+    toleration_seconds: int | None
+
+
+class Volume(Model):
+    """A volume; what it is made of rides along."""
+
+    name: str
+
+
+class PodSpec(Model):
+    """What a pod runs, and where."""
+
+    containers: list[Container]
+    init_containers: list[Container]
+    volumes: list[Volume]
+    node_name: str = ""
+    node_selector: dict[str, str]
+    tolerations: list[Toleration]
+    restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
+    termination_grace_period_seconds: int = 30
+    scheduler_name: str = "default-scheduler"
+    service_account_name: str = ""
+    priority: int | None
+    priority_class_name: str = ""
+    hostname: str = ""
+    host_network: bool = False
+
+
+class Condition(Model):
+    """One aspect of an object's state. `last_transition_time` changes with `status` only."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str = ""
+    message: str = ""
+    last_transition_time: datetime | None
+    last_update_time: datetime | None
+    last_probe_time: datetime | None
+    last_heartbeat_time: datetime | None
+    observed_generation: int | None
+
+
+class ContainerStatus(Model):
+    """How one container does. `state` is one of waiting, running, terminated."""
+
+    name: str
+    image: str = ""
+    image_id: Annotated[str, Key("imageID")] = ""
+    container_id: Annotated[str, Key("containerID")] = ""
+    ready: bool = False
+    started: bool | None
+    restart_count: int = 0
+    state: dict[str, Any]
+    last_state: dict[str, Any]
+
+
+class PodStatus(Model):
+    """What became of a pod."""
+
+    phase: Literal["Pending", "Running", "Succeeded", "Failed", "Unknown"] = "Pending"
+    reason: str = ""
+    message: str = ""
+    conditions: list[Condition]
+    host_ip: Annotated[str, Key("hostIP")] = ""
+    pod_ip: Annotated[str, Key("podIP")] = ""
+    start_time: datetime | None
+    container_statuses: list[ContainerStatus]
+    init_container_statuses: list[ContainerStatus]
+    qos_class: str = ""
+    observed_generation: int | None
+
+
+class Pod(Resource, group="", version="v1", short_names=("po",)):
+    """Containers that run together on one node."""
+
+    spec: PodSpec
+    status: PodStatus
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of that type."""
+        return next((each for each in self.status.conditions if each.type == kind), None)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the pod's Ready condition is true. Read straight from the JSON: lists of pods ask for it a lot."""
+        conditions = (self.raw.get("status") or {}).get("conditions") or ()
+        return any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
+
+    @property
+    def finished(self) -> bool:
+        """Whether its containers have ended for good."""
+        return (self.raw.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+    def default(self) -> None:
+        """As kube-apiserver."""
+        spec = self.raw.setdefault("spec", {})
+        default_pod_spec(spec)
+        pod_requests_from_limits(spec)
+        spec.setdefault("enableServiceLinks", True)
+        self.raw.setdefault("status", {}).setdefault("phase", "Pending")
+
+    def validate(self) -> None:
+        """Containers have names of their own, and an image."""
+        validate_pod_spec(self.raw["spec"], "spec")
+
+    def deletion_grace(self, requested: int | None) -> int:
+        """None for a pod that no node has, or that has ended: nobody is there who would stop it."""
+        if not self.spec.node_name or self.finished:
+            return 0
+        return max(0, self.spec.termination_grace_period_seconds if requested is None else requested)
+
+
+def validate_pod_spec(spec: dict[str, Any], path: str) -> None:
+    """Raise `Invalid` for a pod spec that could not run. `path` is where it stands."""
+    if not spec.get("containers"):
+        raise Invalid(f"{path}.containers", "required")
+    seen: set[str] = set()
+    for field in ("initContainers", "containers"):
+        for index, container in enumerate(spec.get(field) or ()):
+            where = f"{path}.{field}[{index}]"
+            name = container["name"]
+            if problem := label_problem(name):
+                raise Invalid(f"{where}.name", problem)
+            if name in seen:
+                raise Invalid(f"{where}.name", f'"{name}" is there already')
+            seen.add(name)
+            if not container.get("image"):
+                raise Invalid(f"{where}.image", "required")
+    volumes = {volume["name"] for volume in spec.get("volumes") or ()}
+    for field in ("initContainers", "containers"):
+        for index, container in enumerate(spec.get(field) or ()):
+            for number, mount in enumerate(container.get("volumeMounts") or ()):
+                if mount["name"] not in volumes:
+                    where = f"{path}.{field}[{index}].volumeMounts[{number}].name"
+                    raise Invalid(where, f'there is no volume "{mount["name"]}"')
+
+
+class PodTemplateMeta(Model):
+    """The metadata of pods made of a template."""
+
+    name: str = ""
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    finalizers: list[str]
+
+
+class PodTemplate(Model):
+    """What the pods of a controller look like."""
+
+    metadata: PodTemplateMeta
+    spec: PodSpec
+
+
+# ---- nodes ----------------------------------------------------------------------------------------------------------
+
+
+class Taint(Model):
+    """What keeps pods off a node unless they tolerate it."""
+
+    key: str
+    value: str = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+    time_added: datetime | None
+
+
+class NodeSpec(Model):
+    """What an operator or the cloud says about a node."""
+
+    unschedulable: bool = False
+    taints: list[Taint]
+    pod_cidr: Annotated[str, Key("podCIDR")] = ""
+    provider_id: Annotated[str, Key("providerID")] = ""
+
+
+class NodeAddress(Model):
+    """One address of a node, of type Hostname, InternalIP, ..."""
+
+    type: str
+    address: str
+
+
+class NodeStatus(Model):
+    """What the node says about itself. Quantities by resource."""
+
+    capacity: dict[str, int | float | str]
+    allocatable: dict[str, int | float | str]
+    conditions: list[Condition]
+    addresses: list[NodeAddress]
+    node_info: dict[str, Any]
+
+
+class Node(Resource, group="", version="v1", namespaced=False, short_names=("no",)):
+    """A machine that runs pods."""
+
+    spec: NodeSpec
+    status: NodeStatus
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of that type."""
+        return next((each for each in self.status.conditions if each.type == kind), None)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the node's Ready condition is true."""
+        ready = self.condition("Ready")
+        return ready is not None and ready.status == "True"
+
+
+class NamespaceSpec(Model):
+    """Its finalizers, of which `kubernetes` stands for the content."""
+
+    finalizers: list[str]
+
+
+class NamespaceStatus(Model):
+    """Active, or Terminating while its content is deleted."""
+
+    phase: Literal["Active", "Terminating"] = "Active"
+    conditions: list[Condition]
+
+
+class Namespace(Resource, group="", version="v1", namespaced=False, short_names=("ns",)):
+    """A room for names."""
+
+    spec: NamespaceSpec
+    status: NamespaceStatus
+
+    def default(self) -> None:
+        """A new one is active, and bears its own name as a label."""
+        self.raw["metadata"].setdefault("labels", {}).setdefault("kubernetes.io/metadata.name", self.name)
+        self.raw.setdefault("status", {}).setdefault("phase", "Active")
+
+
+# ---- services and configuration -------------------------------------------------------------------------------------
+
+
+class ServicePort(Model):
+    """A port of a service, and the port of the pods behind it."""
+
+    port: int
+    name: str = ""
+    protocol: str = "TCP"
+    target_port: int | str | None
+    node_port: int | None
+
+
+class ServiceSpec(Model):
+    """Which pods, under which ports."""
+
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] = "ClusterIP"
+    selector: dict[str, str]
+    ports: list[ServicePort]
+    cluster_ip: Annotated[str, Key("clusterIP")] = ""
+    external_name: str = ""
+    session_affinity: str = "None"
+
+
+class ServiceStatus(Model):
+    """Its load balancer, if it has one."""
+
+    load_balancer: dict[str, Any]
+    conditions: list[Condition]
+
+
+class Service(Resource, group="", version="v1", short_names=("svc",)):
+    """One name for many pods."""
+
+    spec: ServiceSpec
+    status: ServiceStatus
+
+    def default(self) -> None:
+        """As kube-apiserver; addresses are not handed out."""
+        spec = self.raw.setdefault("spec", {})
+        spec.setdefault("type", "ClusterIP")
+        spec.setdefault("sessionAffinity", "None")
+        if spec["type"] != "ExternalName":
+            spec.setdefault("internalTrafficPolicy", "Cluster")
+        for port in spec.get("ports") or ():
+            port.setdefault("protocol", "TCP")
+            if port.get("targetPort") in (None, 0, "") and spec.get("clusterIP") != "None":
+                port["targetPort"] = port["port"]
+
+    def validate(self) -> None:
+        """Several ports need names to tell them apart."""
+        ports = self.spec.ports
+        if not ports and self.spec.type != "ExternalName" and self.spec.cluster_ip != "None":
+            raise Invalid("spec.ports", "required")
+        for index, port in enumerate(ports):
+            if not 1 <= port.port <= 65535:
+                raise Invalid(f"spec.ports[{index}].port", f"expected a port from 1 to 65535, got {port.port}")
+            if len(ports) > 1 and not port.name:
+                raise Invalid(f"spec.ports[{index}].name", "required")
+
+
+class ConfigMap(Resource, group="", version="v1", short_names=("cm",), status=False):
+    """Settings."""
+
+    data: dict[str, str]
+    binary_data: dict[str, str]
+    immutable: bool = False
+
+
+class Secret(Resource, group="", version="v1", status=False):
+    """Settings to be kept quiet: `data` in base64."""
+
+    type: str = "Opaque"
+    data: dict[str, str]
+    string_data: dict[str, str]
+    immutable: bool = False
+
+    def default(self) -> None:
+        """`stringData` is for writing only: it goes into `data`."""
+        self.raw.setdefault("type", "Opaque")
+        plain = self.raw.pop("stringData", None) or {}
+        if plain:
+            encoded = {key: base64.b64encode(value.encode()).decode() for key, value in plain.items()}
+            self.raw["data"] = {**(self.raw.get("data") or {}), **encoded}
+
+
+class ServiceAccount(Resource, group="", version="v1", short_names=("sa",), status=False):
+    """Whom a pod acts as."""
+
+    secrets: list[dict[str, Any]]
+    image_pull_secrets: list[dict[str, Any]]
+    automount_service_account_token: bool | None
+
+
+class PersistentVolumeClaimSpec(Model):
+    """How much storage of which kind."""
+
+    access_modes: list[str]
+    storage_class_name: str | None
+    volume_name: str = ""
+    volume_mode: str = "Filesystem"
+    resources: ResourceRequirements
+
+
+class PersistentVolumeClaimStatus(Model):
+    """Whether a volume was found for it."""
+
+    phase: Literal["Pending", "Bound", "Lost"] = "Pending"
+    access_modes: list[str]
+    capacity: dict[str, int | float | str]
+
+
+class PersistentVolumeClaim(Resource, group="", version="v1", short_names=("pvc",)):
+    """A wish for storage."""
+
+    spec: PersistentVolumeClaimSpec
+    status: PersistentVolumeClaimStatus
+
+    def default(self) -> None:
+        """As kube-apiserver."""
+        self.raw.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+        self.raw.setdefault("status", {}).setdefault("phase", "Pending")
+
+
+# ---- events and leases ----------------------------------------------------------------------------------------------
+
+
+class ObjectReference(Model):
+    """An object, named."""
+
+    api_version: str = ""
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    field_path: str = ""
+
+
+class EventSource(Model):
+    """Who says so."""
+
+    component: str = ""
+    host: str = ""
+
+
+class Event(Resource, group="", version="v1", short_names=("ev",), status=False):
+    """Something that happened to an object; a repetition counts up."""
+
+    involved_object: ObjectReference
+    reason: str = ""
+    message: str = ""
+    type: str = "Normal"
+    source: EventSource
+    count: int = 1
+    first_timestamp: datetime | None
+    last_timestamp: datetime | None
+    event_time: datetime | None
+    action: str = ""
+    reporting_component: str = ""
+    reporting_instance: str = ""
+
+
+class LeaseSpec(Model):
+    """Who holds it, until when."""
+
+    holder_identity: str | None
+    lease_duration_seconds: int | None
+    acquire_time: datetime | None
+    renew_time: datetime | None
+    lease_transitions: int = 0
+
+
+class Lease(Resource, group="coordination.k8s.io", version="v1", status=False):
+    """A claim to be renewed: of a leader on its office, of a node on being alive."""
+
+    spec: LeaseSpec
