@@ -305,7 +305,7 @@ class Store:
         at = self._revision_for(request.revision, current)
         key, end, limit = request.key, request.range_end, request.limit
         if request.count_only:
-            return RangeResult(current, [], False, self._count(key, end, at))
+            return RangeResult(current, [], False, self._count(key, end, at, current))
         filtered = bool(
             request.min_mod_revision
             or request.max_mod_revision
@@ -319,7 +319,7 @@ class Store:
             count = len(pairs)
         else:
             pairs = self.index.first(key, end, at, limit + 1)
-            count = len(pairs) if len(pairs) <= limit else self._count(key, end, at)
+            count = len(pairs) if len(pairs) <= limit else self._count(key, end, at, current)
         more = False
         if not everything and target == SortTarget.KEY:
             if 0 < limit < len(pairs):
@@ -340,8 +340,9 @@ class Store:
             rows = [without_value(row) for row in rows]
         return RangeResult(current, rows, more, count)
 
-    def _count(self, key: bytes, end: bytes, at: int) -> int:
-        if at == self._staged_revision:
+    def _count(self, key: bytes, end: bytes, at: int, current: int) -> int:
+        # Inside a write that has changed something, `current` is its revision and the staged one is the one before.
+        if at == max(current, self._staged_revision):
             return self.index.count_newest(key, end)
         return len(self.index.range(key, end, at))
 
