@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from controllers.errors import (
         AlreadyOwned,
         ControllerError,
-        InvalidOwner,
         ManagerError,
         RunCancelled,
         StoreError,
@@ -33,7 +32,6 @@ _HOMES = {
     "errors": (
         "AlreadyOwned",
         "ControllerError",
-        "InvalidOwner",
         "ManagerError",
         "RunCancelled",
         "StoreError",
@@ -57,7 +55,6 @@ __all__ = [
     "Controller",
     "ControllerError",
     "ControllerStatistics",
-    "InvalidOwner",
     "Manager",
     "ManagerError",
     "ManagerStatistics",

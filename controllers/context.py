@@ -11,12 +11,8 @@ import structlog
 
 from controllers.errors import RunCancelled, UndeclaredKind
 from controllers.reconcile import Request
-from informer.cache import Cache, Stored
-from informer.client import Applied, Propagation
-from informer.errors import NotFound
-from informer.listwatch import is_newer
-from informer.resources import Resource
-from informer.selectors import Selector, SelectorLike
+from informer import Applied, Cache, NotFound, Propagation, Resource, Selector, Stored, is_newer
+from informer.selectors import SelectorLike
 
 if TYPE_CHECKING:
     from controllers.controller import Controller

@@ -18,11 +18,7 @@ from controllers.errors import SyncTimeout, TerminalError
 from controllers.handlers import EnqueueRequests, Source
 from controllers.reconcile import Outcome, Request, Result, outcome_of
 from controllers.workqueue import QueueStatistics, WorkQueue
-from informer.client import ObjectClient
-from informer.errors import Conflict
-from informer.listwatch import is_newer
-from informer.resources import Resource
-from informer.shared import Registration, SharedInformer
+from informer import Conflict, ObjectClient, Registration, Resource, SharedInformer, is_newer
 
 SYNC_TIMEOUT = 120.0  # controller-runtime's CacheSyncTimeout
 CATCH_UP_TIMEOUT = 5.0  # how long a key waits for the caches to show what its last run wrote

@@ -19,10 +19,6 @@ class AlreadyOwned(ControllerError):
     """The object has another controller already."""
 
 
-class InvalidOwner(ControllerError):
-    """That object cannot own this one: wrong namespace, or not stored yet."""
-
-
 class RunCancelled(ControllerError):
     """A plain `def` reconciler asked for something after its run was given up (its timeout, or the manager stops)."""
 

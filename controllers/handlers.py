@@ -12,9 +12,7 @@ import msgspec
 
 from controllers.reconcile import Request
 from controllers.workqueue import WorkQueue
-from informer.cache import Stored
-from informer.resources import Resource, ResourceType
-from informer.shared import Handler
+from informer import Handler, Resource, ResourceType, Stored
 
 MapFunction: TypeAlias = Callable[[Stored], Iterable[Request]]
 Predicate: TypeAlias = Callable[[Stored | None, Stored | None], bool]

@@ -7,7 +7,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,13 +21,16 @@ from controllers.handlers import MapFunction, Predicate, Source, controller_owne
 from controllers.reconcile import Request
 from controllers.stores import open_store
 from controllers.workqueue import WorkQueue
-from informer.cache import Indexer
-from informer.client import ObjectClient
-from informer.crd import crd_for
-from informer.errors import ApiError
-from informer.listwatch import StoreListWatch
-from informer.resources import Resource
-from informer.shared import InformerStatistics, SharedInformer
+from informer import (
+    ApiError,
+    Indexer,
+    InformerStatistics,
+    ObjectClient,
+    Resource,
+    SharedInformer,
+    StoreListWatch,
+    crd_for,
+)
 from kvstore.api import Client
 from kvstore.errors import DataDirError, KvError
 
@@ -102,7 +105,7 @@ class Manager:
         self._indexes: dict[type[Resource], dict[str, Indexer]] = {}
         self._runnables: list[tuple[str, Runnable]] = []
 
-        self._entered = self._stopping = False
+        self._entered = self._started = self._stopping = False
         self._resources = AsyncExitStack()
         self._store_client: Client | None = None
         self._client: ObjectClient | None = None
@@ -111,6 +114,7 @@ class Manager:
         self._informer_tasks: set[asyncio.Task[None]] = set()
         self._controller_tasks: set[asyncio.Task[None]] = set()
         self._runnable_tasks: set[asyncio.Task[None]] = set()
+        self._stop = asyncio.Event()
         self._body: asyncio.Task[Any] | None = None
         self._failure: BaseException | None = None
 
@@ -226,20 +230,21 @@ class Manager:
             await self._close()
             self._raise_failure(error)
             raise
+        self._started = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._failure is not None and not isinstance(error, asyncio.CancelledError):
-            # The body ended by itself in the same moment: take in the cancellation that is on its way.
-            with suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)
         await self._close()
         self._raise_failure(error)
 
+    def stop(self) -> None:
+        """Make `run` stop in order and return, as a signal does. For a runnable or a reconciler."""
+        self._stop.set()
+
     def run(self) -> None:
-        """Run until SIGINT or SIGTERM; a second one does not wait for runs in progress.
+        """Run until SIGINT, SIGTERM or `stop`; a second signal does not wait for runs in progress.
 
         An embedded store also listens on 127.0.0.1:2379 meanwhile, for `listwatch get` in another terminal. An error
         is one line on stderr and exit code 1.
@@ -256,14 +261,13 @@ class Manager:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
         task = asyncio.current_task()
         assert task is not None
 
         def on_signal() -> None:
-            if stop.is_set() or not self._controllers:
+            if self._stop.is_set() or not self._started:
                 task.cancel()
-            stop.set()
+            self._stop.set()
 
         signals = (signal.SIGINT, signal.SIGTERM)
         for number in signals:
@@ -271,7 +275,7 @@ class Manager:
         try:
             async with self:
                 log.info("manager_started", controllers=sorted(self._controllers))
-                await stop.wait()
+                await self._stop.wait()
                 log.info("manager_stopping", seconds=self._stop_timeout)
         finally:
             for number in signals:

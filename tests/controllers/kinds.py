@@ -21,4 +21,7 @@ class Part(Resource, group="example.com", version="v1", scheme=SCHEME):
         color: str = ""
 
 
+class OtherSite(Resource, group="example.org", version="v1", kind="Site", scheme=SCHEME): ...
+
+
 class Rack(Resource, group="example.com", version="v1", namespaced=False, scheme=SCHEME): ...

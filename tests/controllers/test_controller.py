@@ -22,7 +22,7 @@ from informer.errors import Conflict
 from informer.resources import OwnerReference
 from kvstore.api import Client, Watch, WatchResponse
 from kvstore.client.embedded import EmbeddedClient
-from tests.controllers.kinds import Part, Rack, Site
+from tests.controllers.kinds import OtherSite, Part, Rack, Site
 
 pytestmark = pytest.mark.virtual_time
 
@@ -125,9 +125,11 @@ async def test_an_owned_object_runs_its_controller_alone(store: Client) -> None:
         await settle()
         assert runs.keys()[3:] == [B]
 
-        stranger = Part(name="q", namespace="default")
-        set_controller_reference(rack, stranger)
-        await manager.client.create(stranger)
+        other = await manager.client.create(OtherSite(name="a", namespace="default"))
+        for name, owner in (("q1", rack), ("q2", other)):
+            stranger = Part(name=name, namespace="default")
+            set_controller_reference(owner, stranger)
+            await manager.client.create(stranger)
         await manager.client.create(Part(name="r", namespace="default"))
         await settle()
         assert runs.keys()[4:] == []

@@ -81,6 +81,7 @@ async def test_a_stop_is_bounded(store: Client) -> None:
             await asyncio.sleep(5)
         assert asyncio.get_running_loop().time() == pytest.approx(35, abs=0.5)
     assert cancelled == ["a"]
+    assert not [entry for entry in logs if entry["event"] == "reconcile_failed"]
     (entry,) = [entry for entry in logs if entry["event"] == "stop_timed_out"]
     assert entry["active"] == {"site": ["default/a"]}
 
