@@ -310,7 +310,7 @@ def check(model: type[Model], raw: Any, path: Path = None) -> None:
 
 
 class _Plan:
-    """What `check` does: by JSON name the type that needs no further check and the check; then what may not be absent."""
+    """What `check` does: by JSON name the type that needs no check and the check; then what may not be absent."""
 
     __slots__ = ("fields", "needed")
 
