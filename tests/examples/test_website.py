@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from controllers import Context, Manager, Request
+from controllers import Context, Manager, Request, is_controlled_by
 from controllers.apps.types import Deployment
 
 FILE = Path(__file__).parents[2] / "examples" / "website.py"
@@ -54,7 +54,7 @@ async def test_a_website_becomes_a_deployment_and_its_status_follows(tmp_path: P
             example.ready.clear()
             deployment = await manager.client.get(Deployment, site.name, site.namespace)
             assert deployment.spec.template.spec.containers[0].image == "nginx"
-            assert deployment.metadata.controller.uid == site.metadata.uid
+            assert is_controlled_by(deployment, site)
 
             await manager.client.patch(website, site.name, {"spec": {"replicas": 5, "image": "caddy"}}, site.namespace)
             cache = manager.informer(website).cache
