@@ -94,7 +94,8 @@ class StoreListWatch:
     progress_notify: ask the store for its periodic progress notifications.
     quiet_after: seconds without a word on a watch until the store is asked for its progress. That keeps the last
         revision young, so that a quiet prefix can resume after a compaction, as kube-apiserver's bookmarks do.
-    answer_within: seconds within which any answer has to come; a dead connection often gives no other sign.
+    answer_within: seconds within which a watch has to be opened, or progress told; a dead connection often gives no
+        other sign. list_within: the same for a page of a list, which may be all there is.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class StoreListWatch:
         progress_notify: bool = True,
         quiet_after: float = 30.0,
         answer_within: float = 10.0,
+        list_within: float = 60.0,
     ) -> None:
         self._client = client
         if isinstance(prefix, bytes):
@@ -118,6 +120,7 @@ class StoreListWatch:
         self._progress_notify = progress_notify
         self._quiet_after = quiet_after
         self._answer_within = answer_within
+        self._list_within = list_within
 
     async def list(self, *, limit: int, continue_: str = "") -> ListPage:
         """A page in key order, read at the revision of the first page."""
@@ -125,10 +128,10 @@ class StoreListWatch:
         start = after + b"\x00" if after else self._key
         request = api.Range(key=start, range_end=self._end, limit=limit, revision=at)
         try:
-            async with asyncio.timeout(self._answer_within) as deadline:
+            async with asyncio.timeout(self._list_within) as deadline:
                 response = await self._client.range(request)
         except (KvError, TimeoutError) as error:
-            raise _translate(error, deadline, f"no answer to a list within {self._answer_within} s") from error
+            raise _translate(error, deadline, f"no answer to a list within {self._list_within} s") from error
         if response.header is None:
             raise ApiError("the store answered a list without its revision")
         # A later answer bears the store's revision of now; what it shows is that of the first page.

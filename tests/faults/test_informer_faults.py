@@ -47,7 +47,7 @@ class Network:
         self.rng = rng
         self.transitions = Transitions()
         self.informer = SharedInformer(
-            StoreListWatch(remote, PREFIX, quiet_after=0.1, answer_within=0.15),
+            StoreListWatch(remote, PREFIX, quiet_after=0.1, answer_within=0.15, list_within=0.3),
             name="pods",
             rng=rng,
             queue_limit=4,

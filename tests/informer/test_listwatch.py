@@ -229,7 +229,7 @@ class SilentWatch:
 def silent_source(client: EmbeddedClient) -> tuple[Silent, StoreListWatch]:
     silent = Silent(client)
     source: api.Client = silent  # the rest is forwarded by __getattr__
-    return silent, StoreListWatch(source, PREFIX, quiet_after=0.01, answer_within=0.02)
+    return silent, StoreListWatch(source, PREFIX, quiet_after=0.01, answer_within=0.02, list_within=0.04)
 
 
 async def test_a_silent_peer_is_found_on_every_call(client: EmbeddedClient) -> None:
@@ -240,7 +240,7 @@ async def test_a_silent_peer_is_found_on_every_call(client: EmbeddedClient) -> N
         with pytest.raises(Unreachable, match=r"nothing heard on a watch for 0\.03 s"):
             await anext(batches)
         assert silent.progress_requests == 2
-    with pytest.raises(Unreachable, match=r"no answer to a list within 0\.02 s"):
+    with pytest.raises(Unreachable, match=r"no answer to a list within 0\.04 s"):
         await source.list(limit=0)
     with pytest.raises(Unreachable, match=r"no answer to a watch within 0\.02 s"):
         async with source.watch("1"):
