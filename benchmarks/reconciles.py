@@ -115,14 +115,15 @@ async def measure(client: EmbeddedClient) -> dict[str, list[float]]:
             Widget.decode(stored.data, stored.revision)
             countdown.count()
 
+        contestants: dict[str, Callable[[], Awaitable[float]]] = {
+            "asyncio.Queue, nothing": lambda: bare_queue(bare_nothing, countdown, requests),
+            "controller, nothing": lambda: rate(countdown, nothing_queue.add, requests),
+            "asyncio.Queue, get": lambda: bare_queue(bare_get, countdown, requests),
+            "controller, get": lambda: rate(countdown, get_queue.add, requests),
+        }
         for _ in range(ROUNDS):
-            for name, measured in {
-                "asyncio.Queue, nothing": lambda: bare_queue(bare_nothing, countdown, requests),
-                "controller, nothing": lambda: rate(countdown, nothing_queue.add, requests),
-                "asyncio.Queue, get": lambda: bare_queue(bare_get, countdown, requests),
-                "controller, get": lambda: rate(countdown, get_queue.add, requests),
-            }.items():
-                rates.setdefault(name, []).append(await measured())
+            for name, contestant in contestants.items():
+                rates.setdefault(name, []).append(await contestant())
     return rates
 
 
