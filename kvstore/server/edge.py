@@ -70,6 +70,8 @@ class Server:
 
     async def start(self) -> None:
         """Listen and answer. Raises `ListenError` when an address cannot be used; then nothing listens."""
+        for address in self._addresses:
+            await _check_free(address)
         server = grpc.aio.server(
             options=(
                 # By default a second server binds the same port in silence and gets half of the clients.
@@ -87,7 +89,6 @@ class Server:
         server.add_generic_rpc_handlers((_Handlers({path: self._handler(r) for path, r in table.items()}),))
         try:
             for address in self._addresses:
-                await _check_free(address)
                 port = _listen(server, address)
                 self.client_urls.append(f"http://{address._replace(port=port).target}")
             await server.start()
@@ -202,7 +203,7 @@ def _malformed(error: DecodeError) -> KvError:
 
 
 async def _check_free(address: ListenAddress) -> None:
-    # gRPC tells of a failed bind only in its log; binding first gives the reason.
+    # gRPC tells of a failed bind only in its log, and holds on to the addresses it did bind; so all are tried first.
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
