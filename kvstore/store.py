@@ -126,6 +126,7 @@ class Store:
         self.revision = 1  # durable: what reads see
         self._staged_revision = 1
         self.compacted = NO_COMPACTION
+        self._scheduled = NO_COMPACTION  # the staged counterpart of `compacted`
         self._gathering = Batch()
         self._committing: Batch | None = None
         self._staged: dict[int, bytes] = {}  # records that LMDB does not have yet
@@ -153,7 +154,7 @@ class Store:
         scheduled = self._backend.meta("scheduled_compact_revision", NO_COMPACTION)
         # The newest revision may itself have been compacted away: it never goes back.
         self.revision = self._staged_revision = max(newest, scheduled)
-        self.compacted = scheduled
+        self.compacted = self._scheduled = scheduled
         if scheduled > 0:
             self.index.compact(self.index.keys(), scheduled)
 
@@ -391,11 +392,18 @@ class Store:
 
         Raises Compacted or FutureRevision.
         """
-        if revision <= self.compacted:
-            raise Compacted(self.compacted)
-        if revision > self.revision:
-            raise FutureRevision()
-        await self.write(lambda txn: txn.meta("scheduled_compact_revision", revision))
+
+        def stage(txn: WriteTxn) -> None:
+            before = self._scheduled
+            if revision <= before:
+                raise Compacted(before)
+            if revision > self.revision:
+                raise FutureRevision()
+            self._scheduled = revision
+            txn.undo(lambda: setattr(self, "_scheduled", before))
+            txn.meta("scheduled_compact_revision", revision)
+
+        await self.write(stage)
         self.compacted = max(self.compacted, revision)
 
     async def remove_compacted(self) -> None:
