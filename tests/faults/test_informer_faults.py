@@ -41,13 +41,20 @@ class SlowRecorder(Recorder):
 class Network:
     """A store, a proxy, and an informer whose only way to the store is through it."""
 
-    def __init__(self, store: EmbeddedClient, proxy: CuttingProxy, remote: RemoteClient, rng: random.Random) -> None:
+    def __init__(
+        self,
+        store: EmbeddedClient,
+        proxy: CuttingProxy,
+        remote: RemoteClient,
+        rng: random.Random,
+        quiet_after: float,
+    ) -> None:
         self.store = store
         self.proxy = proxy
         self.rng = rng
         self.transitions = Transitions()
         self.informer = SharedInformer(
-            StoreListWatch(remote, PREFIX, quiet_after=0.1, answer_within=0.15, list_within=0.3),
+            StoreListWatch(remote, PREFIX, quiet_after=quiet_after, answer_within=0.15, list_within=0.3),
             name="pods",
             rng=rng,
             queue_limit=4,
@@ -86,7 +93,7 @@ class Network:
 
 
 @asynccontextmanager
-async def network(directory: Path, seed: int) -> AsyncIterator[Network]:
+async def network(directory: Path, seed: int, *, quiet_after: float = 0.1) -> AsyncIterator[Network]:
     rng = random.Random(seed)
     before = asyncio.all_tasks()
     async with Node.open(directory, NodeOptions(fsync=False), rng=rng) as node:
@@ -96,7 +103,7 @@ async def network(directory: Path, seed: int) -> AsyncIterator[Network]:
                 CuttingProxy("127.0.0.1", port) as proxy,
                 RemoteClient([proxy.address], rng=rng) as remote,
             ):
-                net = Network(EmbeddedClient(node), proxy, remote, rng)
+                net = Network(EmbeddedClient(node), proxy, remote, rng, quiet_after)
                 async with net.informer:
                     yield net
                 assert net.informer.state is State.STOPPED
@@ -142,7 +149,7 @@ async def test_a_silent_connection_is_found_and_resumed(tmp_path: Path) -> None:
 
 
 async def test_a_stall_that_ends_in_time_is_not_noticed(tmp_path: Path) -> None:
-    async with network(tmp_path, seed=3) as net:
+    async with network(tmp_path, seed=3, quiet_after=30.0) as net:
         await net.check(await net.write(20))
         net.proxy.stall()
         revision = await net.write(20)
