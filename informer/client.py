@@ -381,6 +381,9 @@ class ObjectClient:
     async def _replace_status(self, cls: type[R], raw: Raw, current: KeyValue) -> R:
         """Store the object's status in the current one."""
         new = cls.decode(current.value, str(current.mod_revision))
+        uid, found = raw["metadata"].get("uid"), new.raw["metadata"].get("uid")
+        if uid and uid != found:
+            raise _another(cls, new.name, found, uid)
         _copy_field(new.raw, raw, "status")
         if cls.STATUS_WRITES_ANNOTATIONS:
             _copy_field(new.raw["metadata"], raw["metadata"], "annotations")
@@ -530,6 +533,7 @@ def _translate(error: kv.KvError) -> ApiError:
         return Expired("the revision is compacted away, list again", error.compact_revision)
     if isinstance(error, kv.NoSpace):
         return StoreFull(f"the store takes no more data: {error.message}")
-    if isinstance(error, kv.RequestTooLarge):
+    # gRPC refuses a message before etcd sees it.
+    if isinstance(error, kv.RequestTooLarge) or "message larger than max" in error.message:
         return Invalid("", "the object is larger than the store takes")
     return ApiError(error.message)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from informer.codecs import Raw
+from informer.codecs import Path, Raw, render
 from informer.errors import Invalid
 from informer.names import key_problem, label_problem, subdomain_problem, value_problem
 
 if TYPE_CHECKING:
     from informer.resources import Resource, ResourceType
+
+_LABELS: Path = ((None, "metadata"), "labels")
+_ANNOTATIONS: Path = ((None, "metadata"), "annotations")
 
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
@@ -28,7 +31,7 @@ def check_metadata(kind: ResourceType, metadata: Raw) -> None:
         raise Invalid("metadata.namespace", problem)
     for key, value in (metadata.get("labels") or {}).items():
         if problem := key_problem(key) or value_problem(value):
-            raise Invalid(f"metadata.labels[{key}]", problem)
+            raise Invalid(render((_LABELS, key)), problem)
     if annotations := metadata.get("annotations"):
         _check_annotations(annotations)
     if finalizers := metadata.get("finalizers"):
@@ -47,7 +50,7 @@ def _check_annotations(annotations: dict[str, str]) -> None:
     size = 0
     for key, value in annotations.items():
         if problem := key_problem(key.lower()):
-            raise Invalid(f"metadata.annotations[{key}]", problem)
+            raise Invalid(render((_ANNOTATIONS, key)), problem)
         # A character is up to four bytes: only a text that may be too long is measured.
         size += len(key) + len(value)
     if size * 4 > MAX_ANNOTATIONS:
