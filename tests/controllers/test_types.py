@@ -280,17 +280,21 @@ async def test_a_pod_on_a_node_has_a_grace_period(objects: ObjectClient) -> None
     assert (await objects.delete(Pod, "p")).object is None
 
 
-def test_pods_and_nodes_tell_whether_they_are_ready() -> None:
-    made = pod()
-    assert not made.ready
-    made.status.conditions = [{"type": "Ready", "status": "True"}]  # type: ignore[list-item]
-    assert made.ready
-    assert not Pod.from_raw(made.raw).ready
-    assert condition is not None
-    condition.status = "False"
-    assert not made.ready
-    node = Node(name="n", status={"conditions": [{"type": "Ready", "status": "True"}]})
-    assert node.ready
+@pytest.mark.parametrize("cls", [Pod, Node])
+@pytest.mark.parametrize(
+    ("conditions", "ready"),
+    [
+        ([], False),
+        ([{"type": "Ready", "status": "True"}], True),
+        ([{"type": "Ready", "status": "False"}], False),
+        ([{"type": "Initialized", "status": "True"}], False),
+    ],
+)
+def test_pods_and_nodes_tell_whether_they_are_ready(cls: type[Pod | Node], conditions: list[Any], ready: bool) -> None:
+    made = cls(name="n", status={"conditions": conditions})
+    assert made.ready is ready
+    condition = made.condition("Ready")
+    assert (condition is not None and condition.status == "True") is ready
 
 
 def test_services_secrets_and_namespaces() -> None:
