@@ -80,9 +80,12 @@ class Backend:
     def _open_databases(self, directory: Path, rng: random.Random) -> None:
         fresh = self._env.stat()["entries"] == 0
         if not fresh:
-            with self._env.begin() as txn:
-                meta = self._env.open_db(b"meta", txn=txn, create=False)
-                version = _number(txn.get(b"format_version", db=meta), 0)
+            try:
+                with self._env.begin() as txn:
+                    meta = self._env.open_db(b"meta", txn=txn, create=False)
+                    version = _number(txn.get(b"format_version", db=meta), 0)
+            except lmdb.NotFoundError:
+                version = 0
             if version > FORMAT_VERSION:
                 raise DataDirTooNew(
                     f"data directory {directory} has format {version}; this version of listwatch reads up to "

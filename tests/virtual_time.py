@@ -1,6 +1,6 @@
 """An event loop whose clock jumps to the next timer when nothing else is left to do: hours of backoff in microseconds.
 
-Mark a test module or test with `pytest.mark.virtual_time` (the hook is in `tests/controllers/conftest.py`), or use
+Mark a test module or test with `pytest.mark.virtual_time` (the hook is in `tests/conftest.py`), or use
 `asyncio.Runner(loop_factory=VirtualTimeLoop)`. Work given to `run_in_executor` is real: the clock stands still until it
 is done. Sockets are real too, so two ends talking over one see time jump between them: keep the store in-process.
 """

@@ -97,7 +97,7 @@ class StoreModel(RuleBasedStateMachine):
         self.model_put(state, key, value)
         self.advance(state)
         assert result.revision == self.revision
-        assert [decode(result.prev)] if result.prev else [] == before
+        assert [decode(result.prev)] if result.prev else before == []
 
     @rule(key=KEYS, end=ENDS)
     def delete(self, key: bytes, end: bytes) -> None:

@@ -16,7 +16,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kvstore.api import DeleteRange, EventType, KeyValue, Put, Txn, WatchFilter
 from kvstore.event import StoredEvent
 from kvstore.node import Node, NodeOptions
-from kvstore.record import decode
 from kvstore.watch import State, StreamResponse, WatchStream
 from tests.kvstore.validators import Change, Given, Watched, validate
 
