@@ -11,7 +11,7 @@ import structlog
 
 from controllers.errors import RunCancelled, UndeclaredKind
 from controllers.reconcile import Request
-from informer import Applied, Cache, NotFound, Propagation, Resource, Selector, Stored, is_newer
+from informer import Applied, Cache, NotFound, Propagation, Resource, ResourceType, Selector, Stored, is_newer
 from informer.selectors import SelectorLike
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Context:
         self._log: Any = None
         self.request = request
         # kind -> the revision of this run's last write to it
-        self.written: dict[type[Resource], str] = {}
+        self.written: dict[ResourceType, str] = {}
 
     @property
     def reconcile_id(self) -> str:
@@ -124,7 +124,7 @@ class Context:
 
     def _cache(self, cls: type[Resource]) -> Cache:
         try:
-            return self._controller.caches[cls]
+            return self._controller.caches[cls.TYPE]
         except KeyError:
             kind = cls.__name__
             raise UndeclaredKind(
@@ -199,7 +199,7 @@ class Context:
             )
         except NotFound:
             return
-        self._note(cls, deleted.revision)
+        self._note(cls.TYPE, deleted.revision)
 
     async def apply(self, obj: R, owner: Resource | None = None) -> Applied[R]:
         """Create the object, or bring the fields that it sets up to date; writes only if something differs.
@@ -218,12 +218,12 @@ class Context:
         return name, namespace if cls.TYPE.namespaced else None
 
     def _wrote(self, obj: R) -> R:
-        self._note(type(obj), obj.metadata.resource_version or "")
+        self._note(obj.TYPE, obj.metadata.resource_version or "")
         return obj
 
-    def _note(self, cls: type[Resource], revision: str) -> None:
-        if is_newer(revision, self.written.get(cls, "")):
-            self.written[cls] = revision
+    def _note(self, kind: ResourceType, revision: str) -> None:
+        if is_newer(revision, self.written.get(kind, "")):
+            self.written[kind] = revision
 
 
 class BlockingContext:

@@ -18,7 +18,7 @@ from controllers.errors import SyncTimeout, TerminalError
 from controllers.handlers import EnqueueRequests, Source
 from controllers.reconcile import Outcome, Request, Result, outcome_of
 from controllers.workqueue import QueueStatistics, WorkQueue
-from informer import Conflict, ObjectClient, Registration, Resource, SharedInformer, is_newer
+from informer import Conflict, ObjectClient, Registration, ResourceType, SharedInformer, is_newer
 
 SYNC_TIMEOUT = 120.0  # controller-runtime's CacheSyncTimeout
 CATCH_UP_TIMEOUT = 5.0  # how long a key waits for the caches to show what its last run wrote
@@ -72,7 +72,7 @@ class Controller:
         reconcile: Reconciler,
         *,
         sources: Sequence[Source],
-        informers: Mapping[type[Resource], SharedInformer],
+        informers: Mapping[ResourceType, SharedInformer],
         client: ObjectClient,
         now: Callable[[], datetime],
         run_prefix: str,
@@ -89,7 +89,7 @@ class Controller:
         self.client = client
         self.now = now
         self.run_prefix = run_prefix
-        self.caches = {cls: informer.cache for cls, informer in informers.items()}
+        self.caches = {kind: informer.cache for kind, informer in informers.items()}
         self.started = asyncio.Event()
         self._sources = sources
         self._informers = informers
@@ -107,7 +107,7 @@ class Controller:
         self._stopping = False
         self._runs = 0
         # Keys whose last run wrote something that the caches had not shown when it ended: kind -> revision.
-        self._unseen: dict[Request, dict[type[Resource], str]] = {}
+        self._unseen: dict[Request, dict[ResourceType, str]] = {}
         self._active: dict[Request, None] = {}
         self._outcomes: Counter[Outcome] = Counter()
         self._timeouts = self._conflicts = self._catch_ups = self._catch_up_timeouts = 0
@@ -122,7 +122,7 @@ class Controller:
         try:
             for source in self._sources:
                 handler = EnqueueRequests(self.queue, source.requests, source.predicate)
-                registrations.append(self._informers[source.cls].add_handler(handler, name=self.name))
+                registrations.append(self._informers[source.cls.TYPE].add_handler(handler, name=self.name))
             await self._wait_synced(registrations)
             self.started.set()
             async with asyncio.TaskGroup() as group:
@@ -167,7 +167,7 @@ class Controller:
                 for informer in self._informers.values():
                     await informer.wait_synced()
         except TimeoutError:
-            waiting = sorted(cls.TYPE.kind for cls, informer in self._informers.items() if not informer.has_synced)
+            waiting = sorted(kind.kind for kind, informer in self._informers.items() if not informer.has_synced)
             raise SyncTimeout(
                 f"controller {self.name!r}: no complete list of {', '.join(waiting) or 'its kinds'} "
                 f"within {self._sync_timeout:g} s"
@@ -253,27 +253,27 @@ class Controller:
 
     # ---- read your own writes --------------------------------------------------------------------------------------
 
-    def _remember(self, request: Request, written: Mapping[type[Resource], str]) -> None:
+    def _remember(self, request: Request, written: Mapping[ResourceType, str]) -> None:
         if unseen := self._not_seen(written):
             self._unseen[request] = unseen
 
-    def _not_seen(self, written: Mapping[type[Resource], str]) -> dict[type[Resource], str]:
+    def _not_seen(self, written: Mapping[ResourceType, str]) -> dict[ResourceType, str]:
         # A kind that this controller does not watch has nothing to wait for.
         caches = self.caches
-        return {cls: at for cls, at in written.items() if cls in caches and is_newer(at, caches[cls].revision)}
+        return {kind: at for kind, at in written.items() if kind in caches and is_newer(at, caches[kind].revision)}
 
-    async def _catch_up(self, request: Request, unseen: Mapping[type[Resource], str]) -> None:
+    async def _catch_up(self, request: Request, unseen: Mapping[ResourceType, str]) -> None:
         behind = self._not_seen(unseen)
         if not behind:
             return
         self._catch_ups += 1
         try:
             async with asyncio.timeout(self._catch_up_timeout):
-                for cls, revision in behind.items():
-                    await self.caches[cls].wait_for(revision)
+                for kind, revision in behind.items():
+                    await self.caches[kind].wait_for(revision)
         except TimeoutError:
             self._catch_up_timeouts += 1
-            kinds = sorted(cls.TYPE.kind for cls in self._not_seen(behind))
+            kinds = sorted(kind.kind for kind in self._not_seen(behind))
             log.warning(
                 "cache_behind_own_writes",
                 controller=self.name,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 import msgspec
 import structlog
@@ -27,6 +27,7 @@ from informer import (
     InformerStatistics,
     ObjectClient,
     Resource,
+    ResourceType,
     SharedInformer,
     StoreListWatch,
     crd_for,
@@ -54,6 +55,19 @@ class ManagerStatistics(msgspec.Struct, frozen=True):
 
     controllers: Mapping[str, ControllerStatistics]
     informers: Mapping[str, InformerStatistics]
+
+
+class ControllerOptions(TypedDict, total=False):
+    """The options of `Manager.add_controller`, which says what they mean."""
+
+    owns: Sequence[type[Resource]]
+    watches: Mapping[type[Resource], MapFunction]
+    reads: Sequence[type[Resource]]
+    predicates: Mapping[type[Resource], Predicate]
+    workers: int
+    timeout: float | None
+    name: str
+    queue: Callable[[], WorkQueue[Request]]
 
 
 class _Definition(msgspec.Struct, frozen=True):
@@ -102,14 +116,14 @@ class Manager:
         self._sync_timeout = sync_timeout
         self._serve = False
         self._definitions: dict[str, _Definition] = {}
-        self._indexes: dict[type[Resource], dict[str, Indexer]] = {}
+        self._indexes: dict[ResourceType, dict[str, Indexer]] = {}
         self._runnables: list[tuple[str, Runnable]] = []
 
         self._entered = self._started = self._stopping = False
         self._resources = AsyncExitStack()
         self._store_client: Client | None = None
         self._client: ObjectClient | None = None
-        self._informers: dict[type[Resource], SharedInformer] = {}
+        self._informers: dict[ResourceType, SharedInformer] = {}
         self._controllers: dict[str, Controller] = {}
         self._informer_tasks: set[asyncio.Task[None]] = set()
         self._controller_tasks: set[asyncio.Task[None]] = set()
@@ -120,7 +134,9 @@ class Manager:
 
     # ---- what to run -----------------------------------------------------------------------------------------------
 
-    def reconciler(self, cls: type[Resource], **options: Any) -> Callable[[ReconcilerT], ReconcilerT]:
+    def reconciler(
+        self, cls: type[Resource], **options: Unpack[ControllerOptions]
+    ) -> Callable[[ReconcilerT], ReconcilerT]:
         """A decorator for `add_controller`: the function below it reconciles `cls`."""
 
         def register(reconcile: ReconcilerT) -> ReconcilerT:
@@ -168,7 +184,7 @@ class Manager:
     def add_index(self, cls: type[Resource], name: str, function: Indexer) -> None:
         """Let the cache of `cls` find objects by a function of them: `ctx.list(cls, index=(name, value))`."""
         self._check_not_started()
-        self._indexes.setdefault(cls, {})[name] = function
+        self._indexes.setdefault(cls.TYPE, {})[name] = function
 
     def add_runnable(self, runnable: Runnable, name: str | None = None) -> None:
         """Run a coroutine function beside the controllers: from when their caches are full, cancelled at the stop."""
@@ -197,12 +213,12 @@ class Manager:
 
     def informer(self, cls: type[Resource]) -> SharedInformer:
         """The one informer of a kind, started if need be. Only while the manager runs."""
-        found = self._informers.get(cls)
+        found = self._informers.get(cls.TYPE)
         if found is None:
             found = SharedInformer(StoreListWatch(self.store_client, cls.TYPE), name=cls.TYPE.qualified, rng=self._rng)
-            for name, function in self._indexes.get(cls, {}).items():
+            for name, function in self._indexes.get(cls.TYPE, {}).items():
                 found.cache.add_indexer(name, function)
-            self._informers[cls] = found
+            self._informers[cls.TYPE] = found
             self._informer_tasks.add(self._start(f"informer {cls.TYPE.kind}", found.run()))
         return found
 
@@ -214,7 +230,7 @@ class Manager:
         """The manager at this moment."""
         return ManagerStatistics(
             controllers={name: controller.statistics() for name, controller in self._controllers.items()},
-            informers={cls.TYPE.qualified: informer.statistics() for cls, informer in self._informers.items()},
+            informers={kind.qualified: informer.statistics() for kind, informer in self._informers.items()},
         )
 
     # ---- start and stop --------------------------------------------------------------------------------------------
@@ -256,7 +272,8 @@ class Manager:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from None
         except asyncio.CancelledError:
-            print("error: stopped before the runs in progress had ended", file=sys.stderr)
+            when = "before the runs in progress had ended" if self._started else "while starting"
+            print(f"error: stopped {when}", file=sys.stderr)
             raise SystemExit(1) from None
 
     async def _run(self) -> None:
@@ -297,7 +314,7 @@ class Manager:
                 definition.name,
                 definition.reconcile,
                 sources=definition.sources,
-                informers={cls: self.informer(cls) for cls in definition.kinds()},
+                informers={cls.TYPE: self.informer(cls) for cls in definition.kinds()},
                 client=self._client,
                 now=self._now,
                 run_prefix=run_prefix,

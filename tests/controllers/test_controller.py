@@ -631,13 +631,13 @@ async def test_every_kind_of_write(store: Client) -> None:
         part.spec = {"color": "red"}
         part = await ctx.update(part)
         part = await ctx.patch(Part, "p", {"spec": {"color": "blue"}})
-        assert ctx.written[Part] == part.metadata.resource_version
+        assert ctx.written[Part.TYPE] == part.metadata.resource_version
         applied = await ctx.apply(Part(name="q", namespace="default"), owner=found)
         assert applied.outcome == "created"
-        assert ctx.written[Part] == applied.object.metadata.resource_version
+        assert ctx.written[Part.TYPE] == applied.object.metadata.resource_version
         await ctx.delete(Part, "p")
         await ctx.delete(Part, "p")
-        assert ctx.written[Part] != applied.object.metadata.resource_version
+        assert ctx.written[Part.TYPE] != applied.object.metadata.resource_version
         await ctx.create(Rack(name="r"))
         await ctx.delete(Rack, "r")
         found.status.ready = 1

@@ -117,7 +117,7 @@ async def test_controllers_share_one_informer_a_kind(store: Client) -> None:
         assert sorted(manager.statistics().informers) == ["parts.example.com", "sites.example.com"]
         site_informer = manager.statistics().informers["sites.example.com"]
         assert [handler.name for handler in site_informer.handlers] == ["one", "two"]
-        assert manager.controller("one").caches[Part] is manager.informer(Part).cache
+        assert manager.controller("one").caches[Part.TYPE] is manager.informer(Part).cache
         racks = manager.informer(Rack)
         assert manager.informer(Rack) is racks
         await manager.client.create(Rack(name="r"))
