@@ -18,7 +18,6 @@ async def list_watch(client: Client, copy: dict[str, bytes], seen: int, until: i
         try:
             if seen == 0:
                 response = await client.range(Range(*fruit))
-                assert response.header is not None
                 seen = response.header.revision  # the list's: an item's own may be much older
                 copy.clear()
                 copy.update((kv.key.decode(), kv.value) for kv in response.kvs)

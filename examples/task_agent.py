@@ -68,7 +68,6 @@ class ListWatchingAgent(WatchingAgent):
     async def open_watch(self) -> Watch:
         if not self.seen:
             tasks = await self.client.range(Range(PREFIX, END))
-            assert tasks.header is not None
             for kv in tasks.kvs:
                 self.handle(kv.key)
             self.seen = tasks.header.revision

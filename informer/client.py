@@ -124,7 +124,6 @@ class ObjectClient:
                 page = await self._client.range(Range(start, end, limit=page_size, revision=revision))
             except kv.KvError as error:
                 raise _translate(error) from error
-            assert page.header is not None
             revision = revision or page.header.revision
             for each in page.kvs:
                 found = cls.decode(each.value, str(each.mod_revision))
@@ -343,7 +342,6 @@ class ObjectClient:
             answer = await self._client.txn((compare,), (op,), (Range(key),))
         except kv.KvError as error:
             raise _translate(error) from error
-        assert answer.header is not None
         present = None
         if not answer.succeeded:
             found = answer.responses[0]

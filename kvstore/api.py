@@ -162,7 +162,7 @@ Op: TypeAlias = Range | Put | DeleteRange | Txn
 class RangeResponse(msgspec.Struct, frozen=True):
     """`count` is the number of keys in the range whatever the limit; `more` tells that the limit cut some off."""
 
-    header: Header | None
+    header: Header
     kvs: list[KeyValue]
     more: bool
     count: int
@@ -171,22 +171,22 @@ class RangeResponse(msgspec.Struct, frozen=True):
 class PutResponse(msgspec.Struct, frozen=True):
     """`prev_kv` is what was replaced, if asked for."""
 
-    header: Header | None
+    header: Header
     prev_kv: KeyValue | None = None
 
 
 class DeleteRangeResponse(msgspec.Struct, frozen=True):
     """`prev_kvs` are the deleted keys, if asked for."""
 
-    header: Header | None
+    header: Header
     deleted: int
     prev_kvs: list[KeyValue] = []
 
 
 class TxnResponse(msgspec.Struct, frozen=True):
-    """`responses` matches the operations of the branch taken. Nested headers carry only a revision, as etcd's do."""
+    """`responses` matches the operations of the branch taken. Their headers carry only a revision, as etcd's do."""
 
-    header: Header | None
+    header: Header
     succeeded: bool
     responses: list[OpResponse]
 

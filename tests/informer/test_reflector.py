@@ -288,12 +288,10 @@ class Setup:
 
     async def put(self, name: str, data: bytes = b"{}") -> int:
         response = await self.client.put(PREFIX + name.encode(), data)
-        assert response.header is not None
         return response.header.revision
 
     async def delete(self, name: str) -> int:
         response = await self.client.delete(PREFIX + name.encode())
-        assert response.header is not None
         return response.header.revision
 
     async def caught_up(self, revision: int) -> None:
@@ -369,7 +367,6 @@ async def test_a_bookmark_spares_a_quiet_prefix_the_relist(client: EmbeddedClien
         await setup.transitions.until(State.WATCHING)
         for n in range(20):
             response = await client.put(b"/elsewhere", b"%d" % n)
-        assert response.header is not None
         if bookmarked:
             async with asyncio.timeout(10):
                 await setup.informer.cache.wait_for(str(response.header.revision))
