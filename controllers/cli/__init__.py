@@ -1,0 +1,5 @@
+"""The `listwatch` command."""
+
+from controllers.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,69 @@
+"""Options that many commands share, and the settings that the global ones fill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+STORE_HELP = "The store: etcd://HOST:PORT[,HOST:PORT] for servers, or a data directory to open."
+
+
+@dataclass
+class Settings:
+    """What holds for the whole command. `debug`: a traceback goes before the line of an error."""
+
+    store: str | None = None
+    debug: bool = False
+
+
+def _keep(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def callback(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        if value:
+            setattr(ctx.ensure_object(Settings), field, value)
+
+    return callback
+
+
+def global_options(function: F) -> F:
+    """`--store` and `--debug`, which may stand before the command's name or after it."""
+    debug = click.option(
+        "--debug", is_flag=True, expose_value=False, callback=_keep("debug"), help="Show where an error comes from."
+    )
+    store = click.option("--store", metavar="STORE", expose_value=False, callback=_keep("store"), help=STORE_HELP)
+    return store(debug(function))
+
+
+def namespace_option(function: F) -> F:
+    """`-n`; None when it is not given."""
+    return click.option("-n", "--namespace", metavar="NS", help="The namespace.  [default: default]")(function)
+
+
+def all_namespaces_option(function: F) -> F:
+    """`-A`."""
+    return click.option("-A", "--all-namespaces", is_flag=True, help="Those of every namespace.")(function)
+
+
+def selector_option(function: F) -> F:
+    """`-l`."""
+    return click.option(
+        "-l", "--selector", default="", metavar="SELECTOR", help="By labels: `app=web,tier in (front, back)`."
+    )(function)
+
+
+def file_options(function: F) -> F:
+    """`-f` and `-R`."""
+    files = click.option(
+        "-f", "--filename", "files", multiple=True, metavar="FILE|DIR|-", help="A manifest, a directory of them, or -."
+    )
+    recursive = click.option("-R", "--recursive", is_flag=True, help="Directories with all that is below them.")
+    return files(recursive(function))
+
+
+def resource_arguments(function: F) -> F:
+    """`KIND NAME...` or `KIND/NAME...`."""
+    return click.argument("resources", nargs=-1, metavar="KIND[/NAME] [NAME]...")(function)
