@@ -35,6 +35,7 @@ from informer import (
 from kvstore.api import Client
 from kvstore.errors import DataDirError, KvError
 
+CONNECT_TIMEOUT = 10.0  # at the start a server may be on its way up, as when both are started together
 STOP_TIMEOUT = 30.0  # controller-runtime's GracefulShutdownTimeout
 # What a cancelled task has to end. Only a reconciler's thread can take longer; it is then left behind.
 CANCEL_TIMEOUT = 5.0
@@ -89,6 +90,7 @@ class Manager:
     store: as `open_store` reads it: `etcd://host:port,...`, a data directory, or None for the local default.
     client: any `kvstore` client instead; it stays the caller's to close.
     now, rng: the wall clock and the randomness of everything below.
+    connect_timeout: seconds for which servers that cannot be reached at the start are tried again.
     stop_timeout: seconds that runs in progress have to end before they are cancelled.
     sync_timeout: seconds that the caches have to fill at the start.
 
@@ -103,6 +105,7 @@ class Manager:
         client: Client | None = None,
         now: Callable[[], datetime] = utc_now,
         rng: random.Random | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
         stop_timeout: float = STOP_TIMEOUT,
         sync_timeout: float = SYNC_TIMEOUT,
     ) -> None:
@@ -112,6 +115,7 @@ class Manager:
         self._given_client = client
         self._now = now
         self._rng = random.Random() if rng is None else rng
+        self._connect_timeout = connect_timeout
         self._stop_timeout = stop_timeout
         self._sync_timeout = sync_timeout
         self._serve = False
@@ -302,7 +306,7 @@ class Manager:
         if self._given_client is not None:
             self._store_client = self._given_client
         else:
-            opened = open_store(self.store, serve=self._serve, rng=self._rng)
+            opened = open_store(self.store, serve=self._serve, rng=self._rng, connect_timeout=self._connect_timeout)
             self._store_client = await self._resources.enter_async_context(opened)
         self._client = ObjectClient(self._store_client, now=self._now, rng=self._rng)
         for cls in {kind: None for definition in self._definitions.values() for kind in definition.kinds()}:

@@ -9,6 +9,7 @@ None                           what the environment variable LISTWATCH_STORE nam
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import re
@@ -31,6 +32,7 @@ STORE_VARIABLE = "LISTWATCH_STORE"
 LOCAL_SERVER = "127.0.0.1:2379"  # etcd's client port, on this machine only
 PROBE_TIMEOUT = 0.5  # on loopback an answer takes well under a millisecond
 ANSWER_TIMEOUT = 10.0
+FIRST_RETRY, LONGEST_RETRY = 0.1, 2.0
 
 _ADDRESS = re.compile(r"[\w.-]+:\d+(,[\w.-]+:\d+)*|\[[0-9a-fA-F:]+\]:\d+")
 
@@ -82,12 +84,14 @@ async def open_store(
     rng: random.Random | None = None,
     environ: Mapping[str, str] = os.environ,
     local: str = LOCAL_SERVER,
+    connect_timeout: float = 0.0,
 ) -> AsyncIterator[Client]:
     """A client of the store that `name` stands for, checked to answer; leaving closes it.
 
     serve: an embedded store also listens on `local` meanwhile, for other processes; if that is not possible it says so
         in its log and goes on.
     local: HOST:PORT of the local server.
+    connect_timeout: seconds for which servers that cannot be reached are tried again.
     Raises StoreError, with one line that says what was tried and what to do.
     """
     rng = random.Random() if rng is None else rng
@@ -96,7 +100,7 @@ async def open_store(
         location = Servers(f"etcd://{local}") if await _answers(local) else Directory(location.path)
     async with AsyncExitStack() as stack:
         if isinstance(location, Servers):
-            client = await _connect(location.url, rng, stack)
+            client = await _connect(location.url, connect_timeout, rng, stack)
         else:
             client = await _open_directory(location.path, local, serve, rng, stack)
         yield client
@@ -117,7 +121,7 @@ async def _answers(address: str) -> bool:
     return True
 
 
-async def _connect(url: str, rng: random.Random, stack: AsyncExitStack) -> Client:
+async def _connect(url: str, connect_timeout: float, rng: random.Random, stack: AsyncExitStack) -> Client:
     # Here and below: gRPC costs 30 MB and a tenth of a second, and an embedded store needs none of it.
     from kvstore.client.remote import RemoteClient
 
@@ -126,15 +130,26 @@ async def _connect(url: str, rng: random.Random, stack: AsyncExitStack) -> Clien
     except ValueError as error:
         raise StoreError(f"store {url!r}: {error}") from None
     stack.push_async_callback(client.close)
-    try:
-        async with asyncio.timeout(ANSWER_TIMEOUT):
-            status = await client.status()
-    except TimeoutError:
-        raise StoreError(f"store {url}: connected, but no answer within {ANSWER_TIMEOUT:g} s") from None
-    except KvError as error:
-        raise StoreError(f"store {url}: {error}") from None
-    log.info("store_connected", store=url, server_version=status.version)
-    return client
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for attempt in itertools.count():
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                status = await client.status()
+        except TimeoutError:
+            raise StoreError(f"store {url}: connected, but no answer within {ANSWER_TIMEOUT:g} s") from None
+        except KvError as error:
+            tried = loop.time() - began
+            if not error.retriable or tried >= connect_timeout:
+                again = f" ({attempt + 1} times in {tried:.1f} s)" if attempt else ""
+                raise StoreError(f"store {url}: {error}{again}") from None
+            # Jitter: many processes may wait for one server to come back.
+            pause = min(FIRST_RETRY * 2**attempt, LONGEST_RETRY) * rng.uniform(0.5, 1.0)
+            await asyncio.sleep(min(pause, connect_timeout - tried))
+        else:
+            log.info("store_connected", store=url, server_version=status.version)
+            return client
+    raise AssertionError("unreachable: the loop has no end")
 
 
 async def _open_directory(path: Path, local: str, serve: bool, rng: random.Random, stack: AsyncExitStack) -> Client:

@@ -314,7 +314,7 @@ import asyncio, sys
 from controllers import Manager
 from informer.resources import Resource
 class Site(Resource, group="example.com", version="v1"): ...
-manager = Manager(sys.argv[1])
+manager = Manager(sys.argv[1], connect_timeout=0.5)
 @manager.reconciler(Site)
 async def reconcile(ctx, request):
     print("began", flush=True)
@@ -376,3 +376,4 @@ def test_a_store_that_is_not_there_is_one_line_and_an_exit_code() -> None:
     assert process.returncode == 1
     (line,) = errors.splitlines()
     assert line.startswith("error: store etcd://127.0.0.1:1: ")
+    assert "times in 0.5 s" in line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -79,6 +80,21 @@ async def test_a_server_that_is_not_there_is_one_clear_line() -> None:
         async with open_store(f"etcd://127.0.0.1:{port}"):
             pass
     assert "\n" not in str(error.value)
+
+
+async def test_a_server_that_comes_up_meanwhile_is_found(tmp_path: Path) -> None:
+    local = f"127.0.0.1:{free_port()}"
+
+    async def connect() -> None:
+        async with open_store(f"etcd://{local}", connect_timeout=20) as client:
+            await client.put(b"k", b"v")
+
+    connecting = asyncio.create_task(connect())
+    await asyncio.sleep(0.2)
+    assert not connecting.done()
+    async with open_store(str(tmp_path), local=local, serve=True) as client:
+        await connecting
+        assert await client.get(b"k") is not None
 
 
 async def test_a_malformed_endpoint_is_a_store_error() -> None:
