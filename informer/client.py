@@ -108,13 +108,13 @@ class ObjectClient:
         return cls.decode(found.value, str(found.mod_revision))
 
     async def list(
-        self, cls: type[R], namespace: str | None = None, selector: SelectorLike = "", *, page_size: int = _PAGE
+        self, cls: type[R], namespace: str | None = None, selector: SelectorLike = None, *, page_size: int = _PAGE
     ) -> ObjectList[R]:
-        """All objects of a namespace (None: of all namespaces) that the selector selects, read at one revision.
+        """All objects of a namespace (None: of all) that the selector selects (None: all), read at one revision.
 
         Raises `Expired` if that revision is compacted away while the pages are read.
         """
-        wanted = Selector.of(selector)
+        wanted = Selector.everything() if selector is None else Selector.of(selector)
         prefix = cls.TYPE.prefix(namespace)
         start, end, revision = prefix, prefix_end(prefix), 0
         items: list[R] = []

@@ -86,8 +86,8 @@ class Codec:
     def check(self, value: Any, path: Path) -> None:
         self.load(value, path)
 
-    def schema(self) -> Raw:
-        """As OpenAPI v3."""
+    def schema(self, within: tuple[Any, ...] = ()) -> Raw:
+        """As OpenAPI v3; `within` are the models around it."""
         raise NotImplementedError
 
     def wrong(self, value: Any, path: Path) -> Invalid:
@@ -115,7 +115,7 @@ class Scalar(Codec):
             return self.kind(value.value if isinstance(value, enum.Enum) else value)
         raise self.wrong(value, path)
 
-    def schema(self) -> Raw:
+    def schema(self, within: tuple[Any, ...] = ()) -> Raw:
         return {"type": self._schema_type}
 
 
@@ -144,7 +144,7 @@ class Anything(Codec):
     def check(self, value: Any, path: Path) -> None:
         pass
 
-    def schema(self) -> Raw:
+    def schema(self, within: tuple[Any, ...] = ()) -> Raw:
         return {"x-kubernetes-preserve-unknown-fields": True}
 
 
@@ -173,7 +173,7 @@ class Time(Codec):
         self.load(value, path)
         return cast(str, value)
 
-    def schema(self) -> Raw:
+    def schema(self, within: tuple[Any, ...] = ()) -> Raw:
         return {"type": "string", "format": "date-time"}
 
 
@@ -208,7 +208,7 @@ class Choice(Codec):
         self.load(value, path)
         return value
 
-    def schema(self) -> Raw:
+    def schema(self, within: tuple[Any, ...] = ()) -> Raw:
         schema_type = {TYPE_NAMES[kind] for kind in self.kinds}
         return {"enum": self._json} | ({"type": schema_type.pop()} if len(schema_type) == 1 else {})
 
@@ -245,10 +245,10 @@ class Union(Codec):
     def check(self, value: Any, path: Path) -> None:
         self._choose(value, path).check(value, path)
 
-    def schema(self) -> Raw:
+    def schema(self, within: tuple[Any, ...] = ()) -> Raw:
         if {choice.name for choice in self.choices} == {"int", "str"}:
             return {"x-kubernetes-int-or-string": True}
-        return {"anyOf": [choice.schema() for choice in self.choices]}
+        return {"anyOf": [choice.schema(within) for choice in self.choices]}
 
 
 ANYTHING = Anything()

@@ -9,6 +9,7 @@ from informer.errors import Invalid
 from informer.names import label_problem, subdomain_problem
 from informer.objects import Key, Model, schema_of
 from informer.resources import Resource, ResourceType
+from informer.schema import check_schema
 
 
 class Names(Model):
@@ -81,6 +82,9 @@ class CustomResourceDefinition(
             raise Invalid("metadata.name", f'must be spec.names.plural+"."+spec.group: "{expected}"')
         if sum(version.storage for version in spec.versions) != 1:
             raise Invalid("spec.versions", "exactly one version has storage: true")
+        for index, version in enumerate(spec.versions):
+            path = (((((None, "spec"), "versions"), index), "schema"), "openAPIV3Schema")
+            check_schema(version.schema.open_api_v3_schema, path)
 
 
 def crd_for(cls: type[Resource]) -> CustomResourceDefinition:

@@ -11,7 +11,8 @@ checks it; writing checks and puts it in. What nobody modelled stays in the dict
 Annotations: str int float bool, datetime (RFC 3339), Any, Literal, Enum, unions of these (`int | str`), list[X],
 dict[str, X], another Model, or an ordinary annotated class, which is turned into one. A missing list, dict or Model
 reads as an empty one that becomes part of the object with the first write into it. Assigning copies: what is in an
-object belongs to it alone. Null in JSON counts as missing.
+object belongs to it alone. Null in JSON counts as missing. A list or dict of scalars is handed out as it stands; what
+is put into that is checked when the object is written.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ class _List(_Container):
             for i, each in enumerate(value):
                 item.check(each, (path, i))
 
-    def schema(self) -> Raw:
-        return {"type": "array", "items": self.item.schema()}
+    def schema(self, within: tuple[Any, ...] = ()) -> Raw:
+        return {"type": "array", "items": self.item.schema(within)}
 
 
 class _Dict(_Container):
@@ -148,8 +149,8 @@ class _Dict(_Container):
             if type(each) is not exact:
                 item.check(each, (path, key))
 
-    def schema(self) -> Raw:
-        return {"type": "object", "additionalProperties": self.item.schema()}
+    def schema(self, within: tuple[Any, ...] = ()) -> Raw:
+        return {"type": "object", "additionalProperties": self.item.schema(within)}
 
 
 class _Object(Codec):
@@ -182,8 +183,8 @@ class _Object(Codec):
     def check(self, value: Any, path: Path) -> None:
         check(self.model, value, path)
 
-    def schema(self) -> Raw:
-        return schema_of(self.model)
+    def schema(self, within: tuple[Any, ...] = ()) -> Raw:
+        return schema_of(self.model, within)
 
 
 # ---- fields ---------------------------------------------------------------------------------------------------------
@@ -234,7 +235,10 @@ class Field:
         obj._raw[self.key] = value
 
     def __delete__(self, obj: Model) -> None:
-        obj._raw.pop(self.key, None)
+        if self.key in obj._raw:
+            if obj._pending is not None:
+                obj._attach()
+            obj._raw.pop(self.key, None)
 
 
 class _ViewField(Field):
@@ -357,25 +361,19 @@ def _needed(field: Field, seen: set[type]) -> bool:
     return any(each.required or _needed(each, seen) for each in (f.resolved() for f in model._fields.values()))
 
 
-_schemas_open: list[type[Model]] = []
-
-
-def schema_of(model: type[Model]) -> Raw:
-    """The structural OpenAPI v3 schema of a model; a model inside itself is left open there."""
-    if model in _schemas_open:
+def schema_of(model: type[Model], within: tuple[Any, ...] = ()) -> Raw:
+    """The structural OpenAPI v3 schema of a model. A model inside itself is left open: `within` are those around it."""
+    if model in within:
         return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    _schemas_open.append(model)
-    try:
-        properties, required = {}, []
-        for field in (each.resolved() for each in model._fields.values()):
-            properties[field.key] = field.codec.schema()
-            if field.default is not MISSING and field.default is not None:
-                properties[field.key]["default"] = ANYTHING.dump(field.default, None)
-            if field.required or _needed(field, set()):
-                required.append(field.key)
-        return {"type": "object", "properties": properties} | ({"required": required} if required else {})
-    finally:
-        _schemas_open.pop()
+    within = (*within, model)
+    properties, required = {}, []
+    for field in (each.resolved() for each in model._fields.values()):
+        properties[field.key] = field.codec.schema(within)
+        if field.default is not MISSING and field.default is not None:
+            properties[field.key]["default"] = ANYTHING.dump(field.default, None)
+        if field.required or _needed(field, set()):
+            required.append(field.key)
+    return {"type": "object", "properties": properties} | ({"required": required} if required else {})
 
 
 # ---- compiling annotations ------------------------------------------------------------------------------------------

@@ -47,6 +47,46 @@ def validate_schema(schema: Raw, value: object, path: Path = None) -> None:
     _check_combined(schema, value, path)
 
 
+def check_schema(schema: object, path: Path = None) -> None:
+    """Raise `Invalid` for a schema that `validate_schema` could not work with."""
+    if not isinstance(schema, dict):
+        raise Invalid(render(path), f"expected a schema, got {show(schema)}")
+    for word, (name, kinds) in _WORDS.items():
+        if word in schema and not isinstance(schema[word], kinds):
+            raise Invalid(render((path, word)), f"expected {name}, got {show(schema[word])}")
+    kind = schema.get("type")
+    if kind is not None and kind not in _TYPES:
+        raise Invalid(render((path, "type")), f"expected {' | '.join(map(show, _TYPES))}, got {show(kind)}")
+    if "pattern" in schema:
+        try:
+            _pattern(schema["pattern"])
+        except re.error as error:
+            raise Invalid(render((path, "pattern")), f"is no regular expression: {error}") from None
+    for key, inner in (schema.get("properties") or {}).items():
+        check_schema(inner, ((path, "properties"), key))
+    for word in ("items", "not", "additionalProperties"):
+        if isinstance(schema.get(word), dict):
+            check_schema(schema[word], (path, word))
+    for word in ("allOf", "anyOf", "oneOf"):
+        for index, inner in enumerate(schema.get(word) or ()):
+            check_schema(inner, ((path, word), index))
+
+
+_NUMBER = ("a number", (int, float))
+_SIZE = ("int", (int,))
+_LIST = ("list", (list,))
+_WORDS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "properties": ("object", (dict,)),
+    "additionalProperties": ("a schema or a bool", (dict, bool)),
+    "items": ("object", (dict,)),
+    "not": ("object", (dict,)),
+    "pattern": ("str", (str,)),
+    **dict.fromkeys(("required", "enum", "allOf", "anyOf", "oneOf"), _LIST),
+    **dict.fromkeys(("minimum", "maximum"), _NUMBER),
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), _SIZE),
+}
+
+
 def _check_type(schema: Raw, value: object, path: Path) -> None:
     if schema.get("x-kubernetes-int-or-string"):
         if type(value) not in (int, str):

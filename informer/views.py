@@ -49,7 +49,9 @@ class ListView(View, MutableSequence[Any]):
             self._own()[index] = self._codec.dump(value, (self._path, index))
 
     def __delitem__(self, index: int | slice) -> None:
-        del self._own()[index]
+        kept = list(self._raw)
+        del kept[index]
+        self._own()[:] = kept
 
     def insert(self, index: int, value: Any) -> None:
         """As list.insert."""
@@ -115,7 +117,9 @@ class DictView(View, MutableMapping[str, Any]):
         self._own()[key] = value
 
     def __delitem__(self, key: str) -> None:
-        del self._raw[key]
+        if key not in self._raw:
+            raise KeyError(key)
+        del self._own()[key]
 
     def copy(self) -> Raw:
         """A plain dict of the converted values."""

@@ -306,6 +306,11 @@ class Namespace(Resource, group="", version="v1", namespaced=False, short_names=
         self.raw["metadata"].setdefault("labels", {}).setdefault("kubernetes.io/metadata.name", self.name)
         self.raw.setdefault("status", {}).setdefault("phase", "Active")
 
+    def validate(self) -> None:
+        """Its name is part of other names."""
+        if problem := label_problem(self.name):
+            raise Invalid("metadata.name", problem)
+
 
 # ---- services and configuration -------------------------------------------------------------------------------------
 
@@ -357,7 +362,9 @@ class Service(Resource, group="", version="v1", short_names=("svc",)):
                 port["targetPort"] = port["port"]
 
     def validate(self) -> None:
-        """Several ports need names to tell them apart."""
+        """It has a DNS name of its own, and several ports need names to tell them apart."""
+        if problem := label_problem(self.name):
+            raise Invalid("metadata.name", problem)
         ports = self.spec.ports
         if not ports and self.spec.type != "ExternalName" and self.spec.cluster_ip != "None":
             raise Invalid("spec.ports", "required")

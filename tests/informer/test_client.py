@@ -269,6 +269,7 @@ async def test_list_is_paged_at_one_revision(objects: ObjectClient) -> None:
     assert len(await objects.list(Website, "x")) == 5
     assert [each.name for each in await objects.list(Website, "x", "odd=1", page_size=3)] == ["s1", "s3"]
     assert len(await objects.list(Website, "x", Selector.nothing())) == 0
+    assert len(await objects.list(Website, None, None)) == 7
     assert len(await objects.list(Website, selector={"matchLabels": {"odd": "0"}})) == 4
 
 

@@ -243,6 +243,18 @@ def test_a_view_held_while_the_field_is_replaced_underneath_does_not_undo_it() -
     assert obj.raw["plain"] == {"size": 9, "tags": ["x"]}
 
 
+def test_deleting_from_a_default_is_kept_and_from_nothing_is_an_error() -> None:
+    obj = sample()
+    del obj.sizes[0]
+    assert obj.raw["sizes"] == [2]
+    with pytest.raises(KeyError):
+        del obj.labels["a"]
+    with pytest.raises(IndexError):
+        del obj.args[0]
+    assert "labels" not in obj.raw
+    assert "args" not in obj.raw
+
+
 def test_a_missing_object_joins_through_missing_parents() -> None:
     class Inner(Model):
         names: list[str]

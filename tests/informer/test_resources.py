@@ -270,6 +270,22 @@ def test_a_generic_class_is_lossless_and_checks_the_status_alone() -> None:
             'metadata.name: must be spec.names.plural+"."+spec.group: "websites.example.com"',
         ),
         ({"group": "Example"}, "spec.group: "),
+        (
+            {"versions": [{"name": "v1", "storage": True, "schema": {"openAPIV3Schema": {"properties": {"a": 1}}}}]},
+            "spec.versions[0].schema.openAPIV3Schema.properties.a: expected a schema, got 1",
+        ),
+        (
+            {"versions": [{"name": "v1", "storage": True, "schema": {"openAPIV3Schema": {"pattern": "("}}}]},
+            "spec.versions[0].schema.openAPIV3Schema.pattern: is no regular expression",
+        ),
+        (
+            {"versions": [{"name": "v1", "storage": True, "schema": {"openAPIV3Schema": {"required": "a"}}}]},
+            'spec.versions[0].schema.openAPIV3Schema.required: expected list, got "a"',
+        ),
+        (
+            {"versions": [{"name": "v1", "storage": True, "schema": {"openAPIV3Schema": {"type": "text"}}}]},
+            "spec.versions[0].schema.openAPIV3Schema.type: expected",
+        ),
         ({"versions": []}, "spec.versions: exactly one version has storage: true"),
         ({"scope": "Galaxy"}, 'spec.scope: expected "Namespaced" | "Cluster", got "Galaxy"'),
     ],
