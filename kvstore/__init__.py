@@ -1,1 +1,93 @@
-"""kvstore."""
+"""A watch server you can embed: an MVCC store on LMDB that any etcd v3 client takes for a one-member etcd.
+
+Names are imported when they are first used, so a remote client pays for no database and an embedded store for no gRPC.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kvstore.api import (
+        Client,
+        Compare,
+        CompareResult,
+        CompareTarget,
+        DeleteRange,
+        Event,
+        EventType,
+        KeyValue,
+        Put,
+        Range,
+        SortOrder,
+        SortTarget,
+        Txn,
+        Watch,
+        WatchFilter,
+        WatchResponse,
+        prefix_end,
+    )
+    from kvstore.client import EmbeddedClient, RemoteClient
+    from kvstore.errors import (
+        Compacted,
+        DataDirError,
+        FutureRevision,
+        KvError,
+        NoSpace,
+        Unavailable,
+        WatchCanceled,
+    )
+    from kvstore.node import Node, NodeOptions, NodeStatistics
+
+_NAMES = {
+    "api": (
+        "Client Compare CompareResult CompareTarget DeleteRange Event EventType KeyValue Put Range SortOrder "
+        "SortTarget Txn Watch WatchFilter WatchResponse prefix_end"
+    ),
+    "client": "EmbeddedClient RemoteClient",
+    "errors": "Compacted DataDirError FutureRevision KvError NoSpace Unavailable WatchCanceled",
+    "node": "Node NodeOptions NodeStatistics",
+}
+_HOME_OF = {name: home for home, names in _NAMES.items() for name in names.split()}
+
+__all__ = [
+    "Client",
+    "Compacted",
+    "Compare",
+    "CompareResult",
+    "CompareTarget",
+    "DataDirError",
+    "DeleteRange",
+    "EmbeddedClient",
+    "Event",
+    "EventType",
+    "FutureRevision",
+    "KeyValue",
+    "KvError",
+    "NoSpace",
+    "Node",
+    "NodeOptions",
+    "NodeStatistics",
+    "Put",
+    "Range",
+    "RemoteClient",
+    "SortOrder",
+    "SortTarget",
+    "Txn",
+    "Unavailable",
+    "Watch",
+    "WatchCanceled",
+    "WatchFilter",
+    "WatchResponse",
+    "prefix_end",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"kvstore.{home}"), name)
+    globals()[name] = value
+    return value
