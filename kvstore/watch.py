@@ -345,6 +345,8 @@ class WatchStream:
         self._outbox: deque[StreamResponse] = deque()
         self.outbox_bytes = 0
         self._was_full = False
+        self._roomy = asyncio.Event()
+        self._roomy.set()
         self._open: dict[int, StreamResponse] = {}  # by watch id: the queued response that may still take events
         self._next_id = 0
         self._reader: asyncio.Future[None] | None = None
@@ -434,8 +436,14 @@ class WatchStream:
             del self._open[response.watch_id]
         if self._was_full and self.has_room:
             self._was_full = False
+            self._roomy.set()
             self._hub._room(self)
         return response
+
+    async def room(self) -> None:
+        """Wait until the outbox takes more, so that who asks without reading the answers is not listened to."""
+        while not self.has_room and not self._closed:
+            await self._roomy.wait()
 
     def close(self) -> None:
         """End the stream and its watches; a waiting reader gets `Stopped`. Idempotent."""
@@ -446,6 +454,7 @@ class WatchStream:
         self._outbox.clear()
         self._open.clear()
         self.outbox_bytes = 0
+        self._roomy.set()
         self._hub._streams.discard(self)
         if self._ticker is not None:
             self._ticker.cancel()
@@ -460,6 +469,7 @@ class WatchStream:
         if self.outbox_bytes < self._limit:
             return True
         self._was_full = True
+        self._roomy.clear()
         return False
 
     def _push(self, response: StreamResponse) -> None:

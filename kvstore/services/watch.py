@@ -92,6 +92,7 @@ class _Fragments:
 
 async def _read(requests: AsyncIterator[pb.WatchRequest], stream: WatchStream, fragments: _Fragments) -> None:
     async for request in requests:
+        await stream.room()
         match request.WhichOneof("request_union"):
             case "create_request":
                 create = request.create_request

@@ -195,3 +195,25 @@ async def test_an_unfinished_compaction_goes_on_after_a_restart(tmp_path: Path) 
         await node._compaction
         assert (full, len(list(node._backend.all_records()))) == (50, 1)
         assert not node._store.compaction_unfinished
+
+
+async def test_who_asks_without_reading_is_listened_to_no_further(tmp_path: Path) -> None:
+    async with Node.open(tmp_path / "d", NodeOptions(fsync=False, outbox_bytes=500)) as node:
+        stream = node.watch_stream()
+        asked = 0
+
+        async def ask() -> None:
+            nonlocal asked
+            for _ in range(100):
+                await stream.room()
+                stream.create(key=b"k")
+                asked += 1
+
+        asking = asyncio.ensure_future(ask())
+        await asyncio.sleep(0)
+        assert asked < 10
+        for number in range(100):
+            response = await stream.next()
+            assert (response.created, response.watch_id) == (True, number)
+        await asking
+        stream.close()
