@@ -81,7 +81,9 @@ class Commands(click.Group):
         command: click.Command = getattr(import_module(f"controllers.cli.{module}"), attribute)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click's, with what was perhaps meant."""
         if args[0] not in _ENTRIES:
             close = difflib.get_close_matches(args[0], _ENTRIES, n=1)
@@ -111,7 +113,9 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="The version.")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="The version."
+)
 @global_options
 @click.pass_context
 def cli(ctx: click.Context) -> None:
@@ -146,7 +150,7 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
         return _say(settings, error, *error.lines, exit_code=error.exit_code)
     except OSError as error:
         return _say(settings, error, ": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
         if _is_expected(error):
             return _say(settings, error, str(error))
         what = " ".join(f"{type(error).__name__}: {error}".split())

@@ -32,7 +32,9 @@ from informer.selectors import Selector
 FORMATS = ("wide", "yaml", "json", "name")
 
 
-@click.command(epilog="Examples: `get pods`, `get deploy,rs -o wide`, `get svc/web -o yaml`, `get all -A`, `get pods -w`.")
+@click.command(
+    epilog="Examples: `get pods`, `get deploy,rs -o wide`, `get svc/web -o yaml`, `get all -A`, `get pods -w`."
+)
 @resource_arguments
 @namespace_option
 @all_namespaces_option

@@ -67,3 +67,17 @@ def file_options(function: F) -> F:
 def resource_arguments(function: F) -> F:
     """`KIND NAME...` or `KIND/NAME...`."""
     return click.argument("resources", nargs=-1, metavar="KIND[/NAME] [NAME]...")(function)
+
+
+class KubectlCommand(click.Command):
+    """A command whose flags also take `=true` and `=false`, as kubectl's do."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Spell them as click knows them."""
+        flags: dict[str, str] = {}
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option) and param.is_flag:
+                yes, no = param.opts[-1], (param.secondary_opts or [""])[-1]
+                flags |= {f"{yes}=true": yes, f"{yes}=false": no}
+        spelt = [flags.get(arg, arg) for arg in args]
+        return super().parse_args(ctx, [arg for arg in spelt if arg])

@@ -3,7 +3,7 @@
 The rules are those of sigs.k8s.io/yaml, which sits on go-yaml v2:
 
 - plain `yes no on off y n` (and capitals) are booleans, as `true` and `false` are; `12:30` and dates are strings;
-- `0x1F`, `0o17`, `017`, `0b11` and `1_000` are integers, `1e3` is a number; `.inf` and `.nan` are errors, JSON has none;
+- `0x1F`, `0o17`, `017`, `0b11` and `1_000` are integers, `1e3` is a number; `.inf` and `.nan` are errors;
 - keys that are numbers or booleans become strings; `<<` merges.
 
 Stricter than YAML asks for: a key that is there twice is an error, and so is a tag of somebody's own. Anchors cannot
@@ -40,6 +40,7 @@ _WORDS: dict[str, bool | None] = {
 _INTEGER = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]+)|(0|[1-9][0-9]*))")
 _BASES = (16, 2, 8, 10)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_TAGGED: dict[str, tuple[type, ...]] = {"null": (type(None),), "bool": (bool,), "int": (int,), "float": (int, float)}
 _NOT_JSON = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _INT64, _UINT64 = 1 << 63, 1 << 64
 
@@ -125,11 +126,14 @@ class _Reader:
                         yield YamlDocument(number, first.start_mark.line + 1, value)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
+            assert mark is not None
             problem = ", ".join(part for part in (error.problem, error.context) if part)
             raise YamlError(problem, self._document, mark.line + 1, mark.column + 1) from None
         except yaml.reader.ReaderError as error:
             line, column = self._place(int(error.position))
-            raise YamlError(f"{error.reason}: #x{_code_of(error.character):04x}", self._document, line, column) from None
+            raise YamlError(
+                f"{error.reason}: #x{_code_of(error.character):04x}", self._document, line, column
+            ) from None
         finally:
             loader.dispose()
 
@@ -137,20 +141,20 @@ class _Reader:
         before = self._text[:position]
         return before.count("\n") + 1, position - before.rfind("\n")
 
-    def _fail(self, problem: str, event: yaml.Event) -> NoReturn:
+    def _fail(self, problem: str, event: Any) -> NoReturn:
         mark = event.start_mark
         raise YamlError(problem, self._document, mark.line + 1, mark.column + 1)
 
-    def _count(self, values: int, event: yaml.Event) -> None:
+    def _count(self, values: int, event: Any) -> None:
         self._values += values
         if self._values > MAX_VALUES:
             self._fail(f"more than {MAX_VALUES} values with aliases spelt out", event)
 
-    def _value(self, event: yaml.Event, depth: int) -> Any:
+    def _value(self, event: Any, depth: int) -> Any:
         if depth > MAX_DEPTH:
             self._fail(f"nested more than {MAX_DEPTH} deep", event)
         if isinstance(event, yaml.AliasEvent):
-            found = self._anchors.get(event.anchor)
+            found = self._anchors.get(str(event.anchor))
             if found is None:
                 self._fail(f"the alias *{event.anchor} has no anchor before it", event)
             self._count(found.size, event)
@@ -185,7 +189,7 @@ class _Reader:
             found[key] = self._value(self._next(), depth + 1)
         return {**merged, **found} if merged else found
 
-    def _merge(self, event: yaml.Event, depth: int) -> dict[str, Any]:
+    def _merge(self, event: Any, depth: int) -> dict[str, Any]:
         value = self._value(self._next(), depth + 1)
         merged: dict[str, Any] = {}
         for each in value if isinstance(value, list) else [value]:
@@ -194,21 +198,17 @@ class _Reader:
             merged = {**each, **merged}
         return merged
 
-    def _key(self, event: yaml.Event, depth: int) -> str:
+    def _key(self, event: Any, depth: int) -> str:
         if not isinstance(event, yaml.ScalarEvent | yaml.AliasEvent):
             self._fail("a key must be a string", event)
         key = self._value(event, depth + 1)
-        match key:
-            case str():
-                return key
-            case bool():
-                return "true" if key else "false"
-            case int() | float():
-                return str(key)
-            case _:
-                self._fail("a key must be a string", event)
+        if isinstance(key, bool):
+            return "true" if key else "false"
+        if not isinstance(key, str | int | float):
+            self._fail("a key must be a string", event)
+        return str(key)
 
-    def _scalar(self, event: yaml.ScalarEvent) -> Any:
+    def _scalar(self, event: Any) -> Any:
         text: str = event.value
         tag: str | None = event.tag
         if tag is None:
@@ -226,7 +226,7 @@ class _Reader:
                 return base64.b64decode(text, validate=False).decode()
             except (binascii.Error, UnicodeDecodeError):
                 self._fail("!!binary is not base64 of UTF-8 text", event)
-        wanted = {"null": type(None), "bool": bool, "int": int, "float": (int, float)}.get(kind)
+        wanted = _TAGGED.get(kind)
         if wanted is None:
             self._fail(f"the tag {_show_tag(tag)} is not supported", event)
         try:
@@ -237,7 +237,7 @@ class _Reader:
             self._fail(f'"{text}" is no {_show_tag(tag)}', event)
         return value
 
-    def _check_tag(self, event: yaml.Event, kind: str) -> None:
+    def _check_tag(self, event: Any, kind: str) -> None:
         if event.tag is not None and event.tag not in ("!", _PREFIX + kind):
             self._fail(f"the tag {_show_tag(event.tag)} is not supported", event)
 

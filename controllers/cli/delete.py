@@ -1,0 +1,149 @@
+"""`listwatch delete`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Literal
+
+import click
+
+from controllers.cli.durations import Duration
+from controllers.cli.errors import CliError
+from controllers.cli.following import cached, until
+from controllers.cli.manifests import check_manifests, read_manifests
+from controllers.cli.options import (
+    KubectlCommand,
+    file_options,
+    global_options,
+    namespace_option,
+    resource_arguments,
+    selector_option,
+)
+from controllers.cli.session import Session, with_session
+from controllers.cli.targets import Target, kind_reference, parse_targets, read_targets
+from informer.cache import Cache
+from informer.errors import NotFound
+from informer.resources import Resource
+
+QUIET = 2.0  # seconds to wait before saying what is waited for
+
+
+@click.command(
+    cls=KubectlCommand, epilog="Examples: `delete pod/web-1`, `delete deploy -l app=web`, `delete -f web.yaml`."
+)
+@resource_arguments
+@file_options
+@namespace_option
+@selector_option
+@click.option("--all", "everything", is_flag=True, help="All objects of the kinds named, in the namespace.")
+@click.option(
+    "--cascade",
+    type=click.Choice(["background", "foreground", "orphan"]),
+    default="background",
+    help="What becomes of the objects it owns: deleted after it, before it, or kept.",
+)
+@click.option("--wait/--no-wait", default=True, help="Come back when the objects are gone.  [default: wait]")
+@click.option("--timeout", type=Duration(), default=0.0, help="How long to wait; 0 is without limit.")
+@click.option("--grace-period", type=click.IntRange(min=0), help="Seconds to stop in; the object's own if not given.")
+@click.option("--now", "immediately", is_flag=True, help="A grace period of 1.")
+@click.option("--force", is_flag=True, help="A grace period of 0: do not wait for the node.")
+@click.option("--ignore-not-found", is_flag=True, help="An object that is not there is no error.")
+@global_options
+@with_session
+async def delete(
+    session: Session,
+    resources: Sequence[str],
+    files: Sequence[str],
+    recursive: bool,
+    namespace: str | None,
+    selector: str,
+    everything: bool,
+    cascade: Literal["background", "foreground", "orphan"],
+    wait: bool,
+    timeout: float,
+    grace_period: int | None,
+    immediately: bool,
+    force: bool,
+    ignore_not_found: bool,
+) -> int:
+    """Delete objects: by name, by label, all of a kind, or those in manifests."""
+    targets = _targets(session, resources, files, recursive, namespace, selector, everything)
+    found, problems = await read_targets(session.objects, targets, selector)
+    grace = 0 if force else 1 if immediately else grace_period
+    remaining: list[Resource] = []
+    for obj in found:
+        try:
+            deleted = await session.objects.delete(
+                type(obj),
+                obj.name,
+                obj.namespace,
+                uid=obj.metadata.uid,
+                propagation=cascade,
+                grace_seconds=grace,
+            )
+        except NotFound as error:
+            problems.append(str(error))
+            continue
+        click.echo(f'{kind_reference(type(obj))} "{obj.name}" {"force " if force else ""}deleted')
+        if deleted.object is not None:
+            remaining.append(obj)
+    if not found and not problems:
+        click.echo("No resources found", err=True)
+    if wait and remaining:
+        await _wait(session, remaining, timeout or None)
+    if problems and not ignore_not_found:
+        raise CliError(*problems)
+    return 0
+
+
+def _targets(
+    session: Session,
+    resources: Sequence[str],
+    files: Sequence[str],
+    recursive: bool,
+    namespace: str | None,
+    selector: str,
+    everything: bool,
+) -> list[Target]:
+    if files:
+        if resources or selector or everything:
+            raise click.UsageError("-f says which objects: no names, -l or --all besides")
+        checked = check_manifests(read_manifests(files, recursive=recursive), session.kinds, namespace)
+        return [Target(type(each.object), each.object.name, each.object.namespace) for each in checked]
+    targets = parse_targets(session.kinds, resources, namespace)
+    unnamed = any(target.name is None for target in targets)
+    if unnamed and not (selector or everything):
+        raise click.UsageError("name the objects, or select them by -l, or say --all")
+    if everything and (selector or not unnamed):
+        raise click.UsageError("--all goes with kinds only, without names and without -l")
+    return targets
+
+
+async def _wait(session: Session, remaining: Sequence[Resource], timeout: float | None) -> None:
+    """Until finalizers and nodes have let go of all of them."""
+    for cls, group in groupby(sorted(remaining, key=lambda obj: obj.TYPE.qualified), type):
+        some = list(group)
+
+        def gone(cache: Cache, some: Sequence[Resource] = some) -> bool:
+            return all(cached(cache, obj) is None for obj in some)
+
+        try:
+            await until(session, cls, None, gone, min(QUIET, timeout or QUIET))
+        except TimeoutError:
+            if timeout is not None and timeout <= QUIET:
+                raise CliError(_still(some)) from None
+        else:
+            continue
+        click.echo(f"{_still(some)}; Ctrl-C stops the waiting, not the deletion", err=True)
+        try:
+            await until(session, cls, None, gone, timeout - QUIET if timeout else None)
+        except TimeoutError:
+            raise CliError(_still(some)) from None
+
+
+def _still(some: Sequence[Resource]) -> str:
+    kind = some[0].TYPE
+    why = "its node to stop it" if kind.qualified == "pods" else "its finalizers"
+    names = ", ".join(obj.name for obj in some[:3]) + (f" and {len(some) - 3} more" if len(some) > 3 else "")
+    return f"{kind.plural} being deleted, each waits for {why}: {names}"
