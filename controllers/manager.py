@@ -202,6 +202,21 @@ class Manager:
     # ---- what there is while it runs -------------------------------------------------------------------------------
 
     @property
+    def now(self) -> Callable[[], datetime]:
+        """The wall clock that everything below uses."""
+        return self._now
+
+    @property
+    def rng(self) -> random.Random:
+        """The randomness that everything below uses."""
+        return self._rng
+
+    @property
+    def kinds(self) -> list[type[Resource]]:
+        """The kinds that its controllers watch or read."""
+        return list(dict.fromkeys(cls for definition in self._definitions.values() for cls in definition.kinds()))
+
+    @property
     def client(self) -> ObjectClient:
         """Reads and writes objects. Only while the manager runs."""
         if self._client is None:
@@ -309,7 +324,7 @@ class Manager:
             opened = open_store(self.store, serve=self._serve, rng=self._rng, connect_timeout=self._connect_timeout)
             self._store_client = await self._resources.enter_async_context(opened)
         self._client = ObjectClient(self._store_client, now=self._now, rng=self._rng)
-        for cls in {kind: None for definition in self._definitions.values() for kind in definition.kinds()}:
+        for cls in self.kinds:
             if _is_custom(cls):
                 await self._client.apply(crd_for(cls))
         run_prefix = f"{self._rng.getrandbits(32):08x}"
