@@ -13,6 +13,7 @@ callers get the error.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -33,6 +34,9 @@ COMPACTION_STEP_BYTES = 1 << 20
 COMPACTION_STEP_KEYS = 2_000
 # A batch that grew this big waits for the disk before it takes more: bounds memory and the time of one commit.
 MAX_BATCH_BYTES = 16 << 20
+# How long a commit waits for the writers that the last one answered. A loop busy with requests needs about this long
+# for as many as share one fsync well; measured over gRPC with 64 in flight it is worth a third of the throughput.
+GATHER_SECONDS = 0.002
 
 T = TypeVar("T")
 log = structlog.get_logger("kvstore")
@@ -133,6 +137,8 @@ class Store:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._expected = 0  # how many writers wait once those that the last commit answered are back
+        self._all_back = asyncio.Event()
         self._stopping = False
         self._commits = self._changes = self._failed = 0
         self._compacting: asyncio.Future[None] | None = None
@@ -197,8 +203,11 @@ class Store:
         waiter: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         batch.waiters.append((waiter, None))
         self._wake.set()
+        if len(batch.waiters) >= self._expected:
+            self._all_back.set()
         if batch.size >= MAX_BATCH_BYTES:
             self._room.clear()
+            self._all_back.set()
         await waiter
         return result
 
@@ -210,6 +219,8 @@ class Store:
             await asyncio.sleep(0)  # callers answered by the last publish stage their next write now
             batch = self._gathering
             if batch.waiters:
+                if len(batch.waiters) < self._expected:
+                    await self._gather()
                 self._gathering = Batch()
                 self._committing = batch
                 self._room.set()
@@ -224,14 +235,25 @@ class Store:
             elif self._stopping:
                 return
 
+    async def _gather(self) -> None:
+        """Wait, a moment, for the writers that the last commit answered: they come back soon, if at all."""
+        self._all_back.clear()
+        if self._stopping:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_SECONDS):
+                await self._all_back.wait()
+
     def stop(self) -> None:
         """Refuse new writes and let `run()` end once what is staged is durable."""
         self._stopping = True
         self._room.set()
+        self._all_back.set()
         self._wake.set()
 
     def _publish(self, batch: Batch) -> None:
         self._committing = None
+        self._expected = len(batch.waiters) + len(self._gathering.waiters)
         self._commits += 1
         if batch.events:
             self._changes += len(batch.events)

@@ -1,0 +1,95 @@
+"""Server processes to measure: ours, one that does nothing, and a real etcd."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import grpc
+
+from kvstore.server import ServeConfig, serve
+
+READY = "ready "
+ANSWER = b"\x0a\x02\x18\x02"  # a PutResponse
+
+
+@contextlib.contextmanager
+def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`python -m benchmarks.servers ARGUMENTS...`, and its `HOST:PORT`; stopped at the end."""
+    command = [sys.executable, "-m", "benchmarks.servers", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server, server.stdout.readline().removeprefix(READY).strip()
+        finally:
+            server.send_signal(signal.SIGINT)
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+@contextlib.contextmanager
+def ours(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Our server, with fsync, as `listwatch serve` runs it."""
+    with process("ours", str(directory / "ours")) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def no_op() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A grpcio server that answers every unary call with the same bytes."""
+    with process("no-op") as started:
+        yield started
+
+
+@contextlib.asynccontextmanager
+async def channels(endpoint: str, count: int) -> AsyncIterator[list[grpc.aio.Channel]]:
+    """Connections of their own to one server."""
+    options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
+    async with contextlib.AsyncExitStack() as stack:
+        opened = [grpc.aio.insecure_channel(endpoint, options=options) for _ in range(count)]
+        for channel in opened:
+            await stack.enter_async_context(channel)
+            await channel.channel_ready()
+        yield opened
+
+
+class _NoOp(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic only in the stubs
+    def __init__(self) -> None:
+        async def answer(_: bytes, __: object) -> bytes:
+            return ANSWER
+
+        self._handler = grpc.unary_unary_rpc_method_handler(answer)
+
+    def service(self, _: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        return self._handler
+
+
+async def _serve_no_op() -> None:
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((_NoOp(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"{READY}127.0.0.1:{port}", flush=True)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+    await stop.wait()
+    await server.stop(None)
+
+
+def _run() -> None:
+    if sys.argv[1] == "no-op":
+        asyncio.run(_serve_no_op())
+    else:
+        config = ServeConfig(Path(sys.argv[2]), ("http://127.0.0.1:0",))
+        asyncio.run(serve(config, lambda s: print(READY + s.client_urls[0].removeprefix("http://"), flush=True)))
+
+
+if __name__ == "__main__":
+    _run()
