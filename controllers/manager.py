@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
@@ -29,7 +30,9 @@ from informer import (
     Resource,
     ResourceType,
     SharedInformer,
+    State,
     StoreListWatch,
+    Transition,
     crd_for,
 )
 from kvstore.api import Client
@@ -234,7 +237,9 @@ class Manager:
         """The one informer of a kind, started if need be. Only while the manager runs."""
         found = self._informers.get(cls.TYPE)
         if found is None:
-            found = SharedInformer(StoreListWatch(self.store_client, cls.TYPE), name=cls.TYPE.qualified, rng=self._rng)
+            source = StoreListWatch(self.store_client, cls.TYPE)
+            on_transition = partial(_log_transition, cls.TYPE.qualified)
+            found = SharedInformer(source, name=cls.TYPE.qualified, rng=self._rng, on_transition=on_transition)
             for name, function in self._indexes.get(cls.TYPE, {}).items():
                 found.cache.add_indexer(name, function)
             self._informers[cls.TYPE] = found
@@ -406,6 +411,19 @@ class Manager:
         if self._body.uncancel() > 0 and isinstance(error, asyncio.CancelledError):
             return
         raise self._failure
+
+
+def _log_transition(kind: str, transition: Transition) -> None:
+    """The usual way, LISTING to WATCHING, and the end are nothing to tell."""
+    if transition.old is State.LISTING or transition.new is State.STOPPED:
+        return
+    log.info(
+        "informer_transition",
+        kind=kind,
+        old=transition.old.name,
+        new=transition.new.name,
+        revision=transition.revision,
+    )
 
 
 async def _end(tasks: set[asyncio.Task[None]], timeout: float) -> bool:
