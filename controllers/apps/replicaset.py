@@ -1,0 +1,240 @@
+"""The ReplicaSet controller: as many pods of one template as wanted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from controllers.apps.ranking import pods_to_delete
+from controllers.apps.types import ReplicaSet
+from controllers.claiming import claim, selecting
+from controllers.conditions import find_condition, new_condition, set_condition, without_condition
+from controllers.context import Context
+from controllers.core.events import EventBroadcaster
+from controllers.core.pods import CONTROLLER_INDEX, PodView, controller_index, decode_pod, seconds_until_available
+from controllers.core.types import Pod
+from controllers.handlers import controller_owner
+from controllers.manager import Manager
+from controllers.owners import controller_of, set_controller_reference
+from controllers.reconcile import Request, Result
+from informer import patch
+from informer.cache import Stored
+from informer.errors import ApiError, Unreachable
+from kvstore.api import Range
+
+WORKERS = 5  # kube-controller-manager's --concurrent-replicaset-syncs
+BURST = 500  # kube-controller-manager's BurstReplicas: creates or deletes in one sync
+SLOW_START = 1  # its SlowStartInitialBatchSize
+
+REPLICA_FAILURE = "ReplicaFailure"
+
+Raw = dict[str, Any]
+
+_owning_replica_set = controller_owner(ReplicaSet.TYPE)
+
+
+class ReplicaSetController:
+    """Keeps the pods of ReplicaSets at their number.
+
+    Kubernetes' controller counts on expectations: after creating pods it does nothing for their ReplicaSet until it has
+    seen as many appear. Here the runtime gives more: a key is not reconciled again until the caches have reached the
+    revision of every write of its last run, so what is counted always includes what was done.
+    """
+
+    def __init__(self, manager: Manager, events: EventBroadcaster, *, burst: int = BURST) -> None:
+        self._manager = manager
+        self._recorder = events.recorder("replicaset-controller")
+        self._burst = burst
+        # Request -> pod key -> (revision, view): pods that did not change are not decoded again.
+        self._views: dict[Request, dict[str, tuple[str, PodView]]] = {}
+
+    def register(self) -> None:
+        """Add it to the manager."""
+        manager = self._manager
+        manager.add_index(Pod, CONTROLLER_INDEX, controller_index)
+        manager.add_controller(
+            ReplicaSet, self.reconcile, watches={Pod: self._of_pod}, workers=WORKERS, name="replicaset"
+        )
+
+    def _of_pod(self, stored: Stored) -> Iterable[Request]:
+        if stored.meta.raw_owner_references and (owned := _owning_replica_set(stored)):
+            return owned
+        if any(owner.controller for owner in stored.meta.owner_references):
+            return ()
+        replica_sets = self._manager.informer(ReplicaSet).cache.by_index("namespace", stored.namespace)
+        return selecting(replica_sets, stored)
+
+    async def reconcile(self, ctx: Context, request: Request) -> Result | None:
+        """One sync: claim, create or delete pods, write the status."""
+        rs = ctx.get(ReplicaSet, request)
+        if rs is None:
+            self._views.pop(request, None)
+            return None
+        pods = self._decode(request, await claim(ctx, rs, Pod, rs.spec.selector))
+        active = [pod for pod in pods if pod.active]
+        failure = None if rs.deleting else await self._manage(ctx, rs, active)
+        terminating = sum(pod.deleting and not pod.finished for pod in pods)
+        after = await self._write_status(ctx, rs, active, terminating, failure)
+        if failure is not None:
+            raise failure
+        return None if after is None else Result(requeue_after=after)
+
+    def _decode(self, request: Request, claimed: Iterable[Stored]) -> list[PodView]:
+        known = self._views.get(request, {})
+        views = {}
+        for stored in claimed:
+            entry = known.get(stored.key)
+            if entry is None or entry[0] != stored.revision:
+                entry = (stored.revision, decode_pod(stored))
+            views[stored.key] = entry
+        self._views[request] = views
+        return [view for _, view in views.values()]
+
+    # ---- pods ------------------------------------------------------------------------------------------------------
+
+    async def _manage(self, ctx: Context, rs: ReplicaSet, active: list[PodView]) -> ApiError | None:
+        """Create or delete up to a burst of pods; the first error, if there was one."""
+        missing = rs.spec.replicas - len(active)
+        failure: ApiError | None = None
+        if missing > 0:
+            model = pod_of(rs)
+            # `create` stores a copy, so all can be made of one.
+            failure = await slow_start(min(missing, self._burst), lambda: self._create(ctx, rs, model))
+        elif missing < 0:
+            count = min(-missing, self._burst)
+            chosen = pods_to_delete(active, self._related(ctx, rs, active), count, ctx.now())
+            results = await asyncio.gather(*(self._delete(ctx, rs, pod) for pod in chosen), return_exceptions=True)
+            failure = _first_error(results)
+        if isinstance(failure, Unreachable):
+            await self._fence(ctx)
+        return failure
+
+    async def _create(self, ctx: Context, rs: ReplicaSet, model: Pod) -> None:
+        try:
+            pod = await ctx.create(model)
+        except ApiError as error:
+            self._recorder.event(rs, "Warning", "FailedCreate", f"Error creating: {error}")
+            raise
+        self._recorder.event(rs, "Normal", "SuccessfulCreate", f"Created pod: {pod.name}")
+
+    async def _delete(self, ctx: Context, rs: ReplicaSet, pod: PodView) -> None:
+        try:
+            await ctx.delete(Pod, pod.name, rs.namespace, uid=pod.uid)
+        except ApiError as error:
+            self._recorder.event(rs, "Warning", "FailedDelete", f"Error deleting: {error}")
+            raise
+        self._recorder.event(rs, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.name}")
+
+    def _related(self, ctx: Context, rs: ReplicaSet, active: list[PodView]) -> list[PodView]:
+        """The active pods of all ReplicaSets of the same owner, this one's among them."""
+        owner = controller_of(rs)
+        if owner is None:
+            return active
+        related = list(active)
+        for sibling in ctx.stored(ReplicaSet, index=("owner", owner.uid)):
+            if sibling.meta.uid != rs.metadata.uid:
+                found = map(decode_pod, ctx.stored(Pod, index=(CONTROLLER_INDEX, sibling.meta.uid or "")))
+                related += [pod for pod in found if pod.active]
+        return related
+
+    async def _fence(self, ctx: Context) -> None:
+        """After a write of which nobody knows whether it happened: the next run waits for all that has happened."""
+        answer = await self._manager.store_client.range(Range(Pod.TYPE.prefix(), limit=1, keys_only=True))
+        assert answer.header is not None
+        ctx.written[Pod] = str(answer.header.revision)
+
+    # ---- status ----------------------------------------------------------------------------------------------------
+
+    async def _write_status(
+        self, ctx: Context, rs: ReplicaSet, active: list[PodView], terminating: int, failure: ApiError | None
+    ) -> float | None:
+        """Write the status if it differs; in how many seconds the next pod becomes available by waiting."""
+        now = ctx.now()
+        status, after = next_status(rs, active, terminating, failure, now)
+        if not patch.equal(status, rs.raw.get("status") or {}):
+            rs.raw["status"] = status
+            await ctx.update_status(rs)
+        return after
+
+
+def pod_of(rs: ReplicaSet) -> Pod:
+    """A pod of the ReplicaSet's template, yet to be named."""
+    template = rs.raw["spec"]["template"]
+    described = template.get("metadata") or {}
+    copied = {field: described[field] for field in ("labels", "annotations", "finalizers") if described.get(field)}
+    metadata = {**copied, "generateName": f"{rs.name}-", "namespace": rs.namespace}
+    pod = Pod.from_raw({"metadata": metadata, "spec": template["spec"]})
+    set_controller_reference(rs, pod)
+    return pod
+
+
+def next_status(
+    rs: ReplicaSet, active: list[PodView], terminating: int, failure: ApiError | None, now: datetime
+) -> tuple[Raw, float | None]:
+    """The status that these pods make, and in how many seconds the next of them becomes available by waiting."""
+    before: Raw = rs.raw.get("status") or {}
+    labels = (rs.raw["spec"]["template"].get("metadata") or {}).get("labels") or {}
+    min_ready = rs.spec.min_ready_seconds
+    fully_labeled = ready = available = 0
+    after: float | None = None
+    for pod in active:
+        has = pod.metadata.labels or {}
+        fully_labeled += all(has.get(key) == value for key, value in labels.items())
+        seconds = seconds_until_available(pod, min_ready, now)
+        if seconds is None:
+            ready += pod.ready
+            continue
+        ready += 1
+        if not seconds:
+            available += 1
+        elif after is None or seconds < after:
+            after = seconds
+    counts = {
+        "fullyLabeledReplicas": fully_labeled,
+        "readyReplicas": ready,
+        "availableReplicas": available,
+    }
+    status: Raw = {
+        "replicas": len(active),
+        **{field: count for field, count in counts.items() if count},
+        "terminatingReplicas": terminating,
+        "observedGeneration": rs.metadata.generation,
+    }
+    conditions = list(before.get("conditions") or [])
+    if failure is None:
+        conditions = without_condition(conditions, REPLICA_FAILURE)
+    elif find_condition(conditions, REPLICA_FAILURE) is None:
+        reason = "FailedCreate" if len(active) < rs.spec.replicas else "FailedDelete"
+        conditions = set_condition(conditions, new_condition(REPLICA_FAILURE, "True", reason, str(failure), now))
+    if conditions:
+        status["conditions"] = conditions
+    return status, after
+
+
+async def slow_start(count: int, create: Callable[[], Awaitable[None]], initial: int = SLOW_START) -> ApiError | None:
+    """Do it `count` times, 1, 2, 4, ... at once; the batch in which one fails is the last. The first error, or None.
+
+    A namespace that takes no pods thus costs one try, not hundreds. Cancelling it cancels the calls in progress.
+    """
+    size = initial
+    while count > 0:
+        size = min(size, count)
+        failure = _first_error(await asyncio.gather(*(create() for _ in range(size)), return_exceptions=True))
+        if failure is not None:
+            return failure
+        count -= size
+        size *= 2
+    return None
+
+
+def _first_error(results: Iterable[BaseException | None]) -> ApiError | None:
+    """The first error of the object client's; any other one is raised."""
+    found: ApiError | None = None
+    for result in results:
+        if isinstance(result, ApiError):
+            found = found or result
+        elif result is not None:
+            raise result
+    return found

@@ -1,0 +1,97 @@
+"""The built-in controllers, put together: a manifest of a Deployment becomes running pods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from controllers.apps.deployment import DeploymentController
+from controllers.apps.replicaset import ReplicaSetController
+from controllers.apps.types import Deployment, ReplicaSet
+from controllers.core.events import EventBroadcaster
+from controllers.core.garbage import GarbageCollector
+from controllers.core.nodelifecycle import EVICTION_AFTER, NodeLifecycle
+from controllers.core.nodes import GRACE, Delay, NodeOptions, SimulatedNodes
+from controllers.core.scheduler import Scheduler
+from controllers.core.types import (
+    ConfigMap,
+    Event,
+    Lease,
+    Namespace,
+    Node,
+    PersistentVolumeClaim,
+    Pod,
+    Secret,
+    Service,
+    ServiceAccount,
+)
+from controllers.manager import Manager
+from informer.resources import Resource
+
+BUILTIN_KINDS: Sequence[type[Resource]] = (
+    Deployment,
+    ReplicaSet,
+    Pod,
+    Node,
+    Namespace,
+    Service,
+    ConfigMap,
+    Secret,
+    ServiceAccount,
+    PersistentVolumeClaim,
+    Lease,
+    Event,
+)
+
+
+class Workloads(msgspec.Struct, frozen=True):
+    """The parts that `add_workloads` added, for statistics, and for breaking a node."""
+
+    deployments: DeploymentController
+    replica_sets: ReplicaSetController
+    scheduler: Scheduler
+    nodes: SimulatedNodes
+    node_lifecycle: NodeLifecycle
+    garbage: GarbageCollector
+    events: EventBroadcaster
+
+
+def add_workloads(
+    manager: Manager,
+    *,
+    nodes: int = 3,
+    pod_start_delay: Delay = (0.1, 0.3),
+    pod_ready_delay: Delay = (0.3, 1.0),
+    pod_delete_delay: Delay = (0.1, 0.4),
+    node_grace: float = GRACE,
+    eviction_after: float = EVICTION_AFTER,
+) -> Workloads:
+    """Add the Deployment and ReplicaSet controllers, the scheduler, the garbage collector and simulated nodes.
+
+    nodes: how many, named node-1, node-2, ... Delays are in seconds, a pair is drawn from evenly: from bound to
+    Running, from Running to Ready, from a deletion's request to the end. node_grace: how long a node may be silent;
+    eviction_after: how long its pods are kept after that. 0 delays make pods ready in one write.
+    """
+    events = EventBroadcaster(lambda: manager.store_client, now=manager.now, rng=manager.rng)
+    options = NodeOptions(
+        start_delay=pod_start_delay, ready_delay=pod_ready_delay, delete_delay=pod_delete_delay, grace=node_grace
+    )
+    workloads = Workloads(
+        deployments=DeploymentController(manager, events),
+        replica_sets=ReplicaSetController(manager, events),
+        scheduler=Scheduler(manager, events),
+        nodes=SimulatedNodes(manager, events, nodes, options),
+        node_lifecycle=NodeLifecycle(manager, events, grace=node_grace, eviction_after=eviction_after),
+        # Nothing owns an Event, and there are many.
+        garbage=GarbageCollector(manager, events, [kind for kind in BUILTIN_KINDS if kind is not Event]),
+        events=events,
+    )
+    workloads.deployments.register()
+    workloads.replica_sets.register()
+    manager.add_runnable(events.run, "events")
+    workloads.garbage.register()
+    workloads.node_lifecycle.register()
+    workloads.scheduler.register()
+    workloads.nodes.register()
+    return workloads
