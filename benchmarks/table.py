@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One figure. `ratio` is against `baseline`; `goal` is worded by the benchmark, `reached` says whether it was met."""
+    """One figure. `ratio` is against `baseline`; `goal` is in words, `reached` says whether it was met."""
 
     name: str
     value: float

@@ -20,7 +20,7 @@ import lmdb
 import structlog
 
 from kvstore.errors import DataDirError, DataDirInUse, DataDirTooNew, KvError, NoSpace, Unavailable
-from kvstore.revision import first_key, from_key, to_key
+from kvstore.revision import first_key, from_key, to_key, to_keys
 
 FORMAT_VERSION = 1
 MIB = 1 << 20
@@ -160,8 +160,7 @@ class Backend:
     def get_many(self, revisions: Sequence[int]) -> list[bytes]:
         """The records of packed revisions, in their order. Raises KvError if one is missing."""
         with self._env.begin(db=self._revisions) as txn:
-            get = txn.get
-            records = [get(to_key(revision)) for revision in revisions]
+            records = list(map(txn.get, to_keys(revisions)))
         if None in records:
             raise KvError("etcdserver: the index refers to a revision that is not in the database")
         return records  # type: ignore[return-value]

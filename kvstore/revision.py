@@ -7,6 +7,7 @@ In memory a revision is `main << 33 | sub << 1 | tombstone`, so that integers or
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 SUB_BITS = 32
 _MAIN_SHIFT = SUB_BITS + 1
@@ -41,6 +42,15 @@ def to_key(packed: int) -> bytes:
     """The database key: 8 bytes main, `_`, 8 bytes sub, big-endian, and `t` for a tombstone (etcd's layout)."""
     key = _KEY.pack(packed >> _MAIN_SHIFT, b"_", packed >> 1 & _SUB_MASK)
     return key + b"t" if packed & TOMBSTONE else key
+
+
+def to_keys(packed: Sequence[int]) -> list[bytes]:
+    """`to_key` of each; written out, since a large read asks for thousands."""
+    pack_key = _KEY.pack
+    return [
+        pack_key(each >> _MAIN_SHIFT, b"_", each >> 1 & _SUB_MASK) if not each & TOMBSTONE else to_key(each)
+        for each in packed
+    ]
 
 
 def first_key(main: int) -> bytes:

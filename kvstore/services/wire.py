@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from kvstore.node import Node
 from kvstore.record import varint
@@ -24,11 +24,11 @@ class Prefixes(dict[int, bytes]):
             self[length] = prefix
         return prefix
 
-    def join(self, records: Iterable[bytes]) -> bytes:
+    def join(self, records: Sequence[bytes]) -> bytes:
         """The records as a repeated field. O(n) in the number of records and their bytes."""
-        parts: list[bytes] = []
-        for record in records:
-            parts += (self[len(record)], record)
+        parts = [b""] * (2 * len(records))
+        parts[0::2] = map(self.__getitem__, map(len, records))
+        parts[1::2] = records
         return b"".join(parts)
 
 
