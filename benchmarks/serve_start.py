@@ -75,45 +75,6 @@ def first_answer(command: Sequence[str], port: int) -> float:
             process.kill()
 
 
-def main():
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((Handlers(),))
-    server.add_insecure_port(sys.argv[1])
-    await server.start()
-    await server.wait_for_termination()
-asyncio.run(main())
-"""
-
-
-async def fill(directory: Path) -> None:
-    async with Node.open(directory) as node:
-        for first in range(0, KEYS, 500):
-            await asyncio.gather(*(node.put(Put(b"/bench/%08d" % n, bytes(300))) for n in range(first, first + 500)))
-
-
-def first_answer(command: Sequence[str], port: int) -> float:
-    """Seconds from starting the process to the answer to a read."""
-    options = (
-        ("grpc.initial_reconnect_backoff_ms", POLL_MS),
-        ("grpc.min_reconnect_backoff_ms", POLL_MS),
-        ("grpc.max_reconnect_backoff_ms", POLL_MS),
-        ("grpc.use_local_subchannel_pool", 1),
-    )
-    request = pb.RangeRequest(key=b"/bench/00000001").SerializeToString()
-    began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-                channel.unary_unary(RANGE, None, None)(request, wait_for_ready=True, timeout=TIMEOUT)
-            return time.perf_counter() - began
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
 def main() -> None:
     ours: list[float] = []
     bare: list[float] = []
