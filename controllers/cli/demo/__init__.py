@@ -1,0 +1,1 @@
+"""`listwatch demo`: the whole of it at work, each step checked."""

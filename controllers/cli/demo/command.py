@@ -1,0 +1,73 @@
+"""`listwatch demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from controllers.cli.demo.lines import Lines
+from controllers.cli.demo.runner import Outcome, run_steps
+from controllers.cli.demo.steps import STEPS, Step
+from controllers.cli.demo.world import World, open_world
+from controllers.cli.logs import configure_logs
+from controllers.cli.options import KubectlCommand, global_options
+
+PAUSE = 0.35  # seconds after each detail, on a terminal
+
+
+@click.command(cls=KubectlCommand)
+@global_options
+def demo() -> int:
+    """Show a rollout, an undo and three faults, and check each step.
+
+    Everything happens in this process and in a temporary directory; it ends by itself within 30 seconds, with exit
+    code 1 if a step did not get where it should.
+    """
+    # Controllers that are cut off complain about it; here that is the plan.
+    configure_logs("critical")
+    return asyncio.run(run_demo(STEPS, terminal=sys.stdout.isatty()))
+
+
+async def run_demo(steps: Sequence[Step], *, terminal: bool) -> int:
+    """Run the steps in a world of their own and show them; the exit code."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with tempfile.TemporaryDirectory(prefix="listwatch-demo-") as directory:
+        async with open_world(Path(directory), visible=terminal) as world:
+            outcomes = await _run(steps, world, terminal)
+            summary = _summary(steps, outcomes, world, loop.time() - began)
+    for line in summary:
+        click.echo(line)
+    return 1 if outcomes[-1].problem else 0
+
+
+async def _run(steps: Sequence[Step], world: World, terminal: bool) -> list[Outcome]:
+    if not terminal:
+        return await run_steps(steps, world, Lines(len(steps)))
+    # A fifth of a second that only a terminal pays for.
+    from rich.console import Console
+
+    from controllers.cli.demo.live import Picture, shown_live
+
+    picture = Picture(world, [step.title for step in steps])
+    async with shown_live(picture, Console()):
+        return await run_steps(steps, world, picture, pause=PAUSE)
+
+
+def _summary(steps: Sequence[Step], outcomes: Sequence[Outcome], world: World, seconds: float) -> list[str]:
+    reflectors = [informer.reflector for informer in world.watchers().values()]
+    counts = (
+        f"{sum(each.events for each in reflectors)} events reached {len(reflectors)} informers, "
+        f"{sum(each.resumes for each in reflectors)} times one resumed, "
+        f"{sum(each.relists for each in reflectors)} times one listed again"
+    )
+    last = outcomes[-1]
+    lines = ["", f"the store is at revision {world.revision}; {counts}"]
+    if last.problem:
+        return [*lines, f"FAILED at step {len(outcomes)} of {len(steps)}, {last.title}: {last.problem}"]
+    return [*lines, f"all {len(steps)} steps reached what they should, in {seconds:.1f} s"]

@@ -1,0 +1,71 @@
+"""Runs the steps one after the other and reports on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from controllers.cli.demo.steps import Step
+from controllers.cli.demo.world import StepFailed, World
+from informer.errors import ApiError
+from kvstore.errors import KvError
+
+TOTAL = 29.0  # seconds for all steps
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a step ended, after how many seconds and at which revision; `problem` is empty if it did what it should."""
+
+    title: str
+    seconds: float
+    revision: int
+    problem: str = ""
+
+
+class Report(Protocol):
+    """Whoever shows the demo."""
+
+    def begin(self, number: int, title: str, revision: int) -> None:
+        """A step begins."""
+
+    def detail(self, text: str, revision: int) -> None:
+        """Something is worth telling."""
+
+    def end(self, outcome: Outcome) -> None:
+        """The step is over."""
+
+
+async def run_steps(steps: Sequence[Step], world: World, report: Report, *, pause: float = 0.0) -> list[Outcome]:
+    """Run them until one fails; what became of each that ran. `pause`: seconds after each detail, for eyes.
+
+    All of them together have `TOTAL` seconds.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + TOTAL
+    outcomes: list[Outcome] = []
+
+    async def tell(text: str) -> None:
+        report.detail(text, world.revision)
+        await asyncio.sleep(pause)
+
+    for number, step in enumerate(steps, 1):
+        began = loop.time()
+        report.begin(number, step.title, world.revision)
+        problem = ""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await step.run(world, tell)
+        except StepFailed as error:
+            problem = str(error)
+        except TimeoutError:
+            problem = f"the demo's {TOTAL:g} s were over"
+        except (ApiError, KvError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        outcomes.append(Outcome(step.title, loop.time() - began, world.revision, problem))
+        report.end(outcomes[-1])
+        if problem:
+            break
+    return outcomes
