@@ -35,8 +35,10 @@ class WatchModel(RuleBasedStateMachine):
         self.live: dict[bytes, KeyValue] = {}
         self.streams: list[WatchStream] = []
         self.watched: dict[tuple[int, int], Watched] = {}
+        self.begun: set[tuple[int, int]] = (
+            set()
+        )  # whose `created` was read: progress of the stream before is not theirs
         self.ended: set[tuple[int, int]] = set()
-        self.asked_progress: set[int] = set()
 
         async def opened() -> None:
             self.stack = AsyncExitStack()
@@ -182,7 +184,7 @@ class WatchModel(RuleBasedStateMachine):
         if response.watch_id == -1:
             assert not response.created, "every watch of this test is accepted"
             for (on, watch_id), watched in self.watched.items():
-                if on == number and (on, watch_id) not in self.ended:
+                if on == number and (on, watch_id) in self.begun - self.ended:
                     watched.responses.append(Given(response.revision, []))
             return
         if response.canceled:
@@ -190,7 +192,9 @@ class WatchModel(RuleBasedStateMachine):
                 assert response.revision == 0
                 assert 0 < response.compact_revision <= self.node.compacted  # as it was when the watch was ended
             self.ended.add(name)
-        elif not response.created:
+        elif response.created:
+            self.begun.add(name)
+        else:
             self.watched[name].responses.append(Given(response.revision, list(map(_change, _shown(response)))))
 
     def drain_everything(self) -> None:
