@@ -27,6 +27,7 @@ MIB = 1 << 20
 # Copy-on-write needs room for the pages of a running transaction and for free pages that a reader still pins.
 MAP_SLACK = 256 * MIB
 NO_COMPACTION = -1  # what etcd reports before the first compaction
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 T = TypeVar("T")
 log = structlog.get_logger("kvstore")
@@ -117,13 +118,11 @@ class Backend:
             if self._writer is None:
                 return job()
             return await asyncio.get_running_loop().run_in_executor(self._writer, job)
-        except lmdb.MapFullError as error:
-            raise NoSpace() from error
         except (lmdb.Error, OSError) as error:
-            if _errno_of(error) in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, lmdb.MapFullError) or _says(error, NO_SPACE):
                 raise NoSpace() from error
-            log.error("commit_failed", error=str(error))
-            raise Unavailable(f"etcdserver: commit failed: {error}") from error
+            log.error("write_failed", error=str(error))
+            raise Unavailable(f"etcdserver: the database cannot be written: {error}") from error
 
     def commit(self, batch: Commit) -> None:
         """The job that writes one batch, durably; all of it or nothing."""
@@ -153,14 +152,20 @@ class Backend:
     # ---- reads ----------------------------------------------------------------------------------------------------
 
     def get(self, revision: int) -> bytes | None:
-        """The record of a packed revision."""
-        with self._env.begin(db=self._revisions) as txn:
-            return txn.get(to_key(revision))
+        """The record of a packed revision. Raises Unavailable."""
+        try:
+            with self._env.begin(db=self._revisions) as txn:
+                return txn.get(to_key(revision))
+        except lmdb.Error as error:
+            raise _unreadable(error) from error
 
     def get_many(self, revisions: Sequence[int]) -> list[bytes]:
         """The records of packed revisions, in their order. Raises KvError if one is missing."""
-        with self._env.begin(db=self._revisions) as txn:
-            records = list(map(txn.get, to_keys(revisions)))
+        try:
+            with self._env.begin(db=self._revisions) as txn:
+                records = list(map(txn.get, to_keys(revisions)))
+        except lmdb.Error as error:
+            raise _unreadable(error) from error
         if None in records:
             raise KvError("etcdserver: the index refers to a revision that is not in the database")
         return records  # type: ignore[return-value]
@@ -170,16 +175,19 @@ class Backend:
         whether the end was reached. A main revision is given whole."""
         found: list[tuple[int, bytes]] = []
         size = 0
-        with self._env.begin(db=self._revisions) as txn, txn.cursor() as cursor:
-            if not cursor.set_range(first_key(main)):
-                return [], True
-            last = b""
-            for key, record in cursor:
-                if size >= limit and key[:8] != last:
-                    return found, False
-                last = key[:8]
-                size += len(record)
-                found.append((from_key(key), record))
+        try:
+            with self._env.begin(db=self._revisions) as txn, txn.cursor() as cursor:
+                if not cursor.set_range(first_key(main)):
+                    return [], True
+                last = b""
+                for key, record in cursor:
+                    if size >= limit and key[:8] != last:
+                        return found, False
+                    last = key[:8]
+                    size += len(record)
+                    found.append((from_key(key), record))
+        except lmdb.Error as error:
+            raise _unreadable(error) from error
         return found, True
 
     def all_records(self) -> Iterator[tuple[int, bytes]]:
@@ -239,8 +247,13 @@ def _lock(directory: Path) -> _Lock:
             raise
         by = f" by process {holder}" if holder else ""
         raise DataDirInUse(f"data directory {directory} is in use{by}; stop it, or use its server instead") from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    try:
+        pid = f"{os.getpid()}\n".encode()
+        os.pwrite(fd, pid, 0)  # before it is cut, so that a full disk has room for it
+        os.ftruncate(fd, len(pid))
+    except OSError:
+        os.close(fd)
+        raise
     return _Lock(fd)
 
 
@@ -248,8 +261,11 @@ def _number(stored: bytes | None, default: int) -> int:
     return default if stored is None else int(stored)
 
 
-def _errno_of(error: Exception) -> int | None:
-    if isinstance(error, OSError):
-        return error.errno
-    text = str(error)
-    return next((code for code in (errno.ENOSPC, errno.EDQUOT) if os.strerror(code) in text), None)
+def _says(error: Exception, codes: Sequence[int]) -> bool:
+    # LMDB gives the system's error only as text.
+    return getattr(error, "errno", None) in codes or any(os.strerror(code) in str(error) for code in codes)
+
+
+def _unreadable(error: lmdb.Error) -> Unavailable:
+    log.error("read_failed", error=str(error))
+    return Unavailable(f"etcdserver: the database cannot be read: {error}")

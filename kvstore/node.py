@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 import structlog
 
 from kvstore.api import DeleteRange, Header, Put, Range, Txn
 from kvstore.backend import Backend
-from kvstore.errors import Compacted, RequestTooLarge
+from kvstore.errors import Compacted, NoSpace, RequestTooLarge, Stopped, Unavailable
 from kvstore.event import StoredEvent
 from kvstore.lease import Lessor
 from kvstore.store import DeleteResult, PutResult, RangeResult, Store, StoreStatistics, TxnResult
@@ -60,7 +59,9 @@ class Node:
         self.options = options
         self.name = options.name
         self._backend = backend
-        self._store = Store(backend, quota_bytes=options.quota_bytes, publish=self._publish)
+        self._store = Store(
+            backend, quota_bytes=options.quota_bytes, publish=self._publish, on_compacted=self._compacted
+        )
         self._hub = WatchHub(
             self._store, progress_interval=options.progress_interval, outbox_bytes=options.outbox_bytes, rng=rng
         )
@@ -73,6 +74,7 @@ class Node:
         self.raft_term = backend.meta("raft_term", 1) + 1  # a restart is an election won
         self._compaction: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self.closed = False
 
     @classmethod
     @asynccontextmanager
@@ -81,6 +83,7 @@ class Node:
     ) -> AsyncIterator[Self]:
         """Open a data directory, making it if need be. Leaving commits what is staged, ends watches, closes the files.
 
+        Leaving takes as long as the disk needs for what is staged; cancelling does not cut it short.
         Raises DataDirInUse, DataDirTooNew or another DataDirError.
         """
         options = options or NodeOptions()
@@ -90,15 +93,16 @@ class Node:
         )
         try:
             node = cls(backend, options, rng)
-            await node._start()
+            node._start_tasks()
             try:
+                await node._begin_term()
                 yield node
             finally:
                 await node._stop()
         finally:
             backend.close()
 
-    async def _start(self) -> None:
+    def _start_tasks(self) -> None:
         self._commit_task = asyncio.create_task(self._store.run(), name="kvstore commit")
         self._tasks = [
             asyncio.create_task(self._hub.run(), name="kvstore watch sync"),
@@ -106,34 +110,42 @@ class Node:
         ]
         for task in (self._commit_task, *self._tasks):
             task.add_done_callback(self._task_ended)
-        await self._store.write(lambda txn: txn.meta("raft_term", self.raft_term))
+
+    async def _begin_term(self) -> None:
+        try:
+            await self._store.write(lambda txn: txn.meta("raft_term", self.raft_term))
+        except NoSpace:  # a full disk must not keep anyone from reading, deleting and compacting
+            log.warning("no_space_at_start", detail="the data can be read; the new term is not on disk")
         if self._store.compaction_unfinished:
-            self._compaction = self._supervised(self._store.remove_compacted())
+            self._free_compacted()
 
     async def _stop(self) -> None:
-        self._hub.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._compaction is not None:
-            self._compaction.cancel()
-        running = [task for task in (*self._tasks, self._compaction) if task is not None]
-        await asyncio.gather(*running, return_exceptions=True)
-        self._store.stop()
-        with contextlib.suppress(Exception):  # already logged, with its traceback, by _task_ended
-            await self._commit_task
+        stopping = asyncio.create_task(self._stop_tasks(), name="kvstore stop")
+        cancelled: asyncio.CancelledError | None = None
+        while not stopping.done():
+            try:
+                await asyncio.shield(stopping)
+            except asyncio.CancelledError as error:  # the files are closed next, so no task may be left
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
-    def _supervised(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        task.add_done_callback(self._task_ended)
-        return task
+    async def _stop_tasks(self) -> None:
+        self.closed = True
+        self._hub.close()
+        ending = [*self._tasks, *([] if self._compaction is None else [self._compaction])]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+        self._store.stop()
+        await asyncio.wait([self._commit_task])  # had it failed, _task_ended logged why
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or task.exception() is None:
             return
         log.error("task_failed", task=task.get_name(), exc_info=task.exception())
-        if task is not self._compaction:
-            self._store.stop()
-            self._hub.close()
+        self._store.stop()
+        self._hub.close()
 
     def _publish(self, events: Sequence[StoredEvent], revision: int) -> None:
         self._hub.publish(events, revision)
@@ -191,25 +203,37 @@ class Node:
     async def compact(self, revision: int, physical: bool = False) -> int:
         """Drop history below `revision`; gives the current revision. `physical` waits until the space is free.
 
-        Raises Compacted or FutureRevision.
+        Raises Compacted or FutureRevision; Unavailable if a `physical` one is in force but its space not free.
         """
         try:
             await self._store.compact(revision)
         except Compacted:
-            if physical and self._compaction is not None:
-                await asyncio.wait([self._compaction])
+            if self._store.compaction_unfinished:
+                self._free_compacted()  # asking again tries again what may have failed
+                if physical and self._compaction is not None:
+                    await asyncio.wait([self._compaction])
             raise
-        self._hub.compacted()
-        previous = self._compaction
-        self._compaction = self._supervised(self._remove_compacted(previous))
-        if physical:
-            await asyncio.wait([self._compaction])
+        if physical and (freeing := self._compaction) is not None:
+            await asyncio.wait([freeing])
+            if freeing.cancelled():
+                raise Stopped()
+            if (error := freeing.exception()) is not None:
+                raise Unavailable(f"etcdserver: compacted, but the space could not be freed: {error}") from error
         return self._store.revision
 
-    async def _remove_compacted(self, previous: asyncio.Task[None] | None) -> None:
-        if previous is not None:
-            await asyncio.wait([previous])
-        await self._store.remove_compacted()
+    def _compacted(self) -> None:
+        self._hub.compacted()
+        self._free_compacted()
+
+    def _free_compacted(self) -> None:
+        if self.closed or (self._compaction is not None and not self._compaction.done()):
+            return  # the one that runs goes on to the newest compaction; a closed node's goes on after a restart
+        self._compaction = asyncio.create_task(self._remove_compacted(), name="kvstore compaction")
+        self._compaction.add_done_callback(_compaction_ended)
+
+    async def _remove_compacted(self) -> None:
+        while self._store.compaction_unfinished:
+            await self._store.remove_compacted()
 
     # ---- leases ---------------------------------------------------------------------------------------------------
 
@@ -242,3 +266,8 @@ class Node:
     def statistics(self) -> NodeStatistics:
         """The numbers of store, hub and lessor now."""
         return NodeStatistics(self._store.statistics(), self._hub.statistics(), len(self._lessor.ids()))
+
+
+def _compaction_ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("compaction_failed", detail="tried again at the next compaction or start", exc_info=error)

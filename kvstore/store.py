@@ -37,6 +37,8 @@ MAX_BATCH_BYTES = 16 << 20
 # How long a commit waits for the writers that the last one answered. A loop busy with requests needs about this long
 # for as many as share one fsync well; measured over gRPC with 64 in flight it is worth a third of the throughput.
 GATHER_SECONDS = 0.002
+# Names in the database's `meta`.
+SCHEDULED_COMPACTION, FINISHED_COMPACTION = "scheduled_compact_revision", "finished_compact_revision"
 
 T = TypeVar("T")
 log = structlog.get_logger("kvstore")
@@ -111,7 +113,7 @@ class Batch:
         self.commit = Commit()
         self.events: list[StoredEvent] = []
         self.undo: list[Callable[[], object]] = []  # takes back what is not in the index: leases
-        self.waiters: list[tuple[asyncio.Future[object], object]] = []
+        self.waiters: list[asyncio.Future[None]] = []
         self.last_revision = 0
         self.size = 0
 
@@ -120,11 +122,17 @@ class Store:
     """The store of one member. Its methods belong to the event loop that runs `run()`."""
 
     def __init__(
-        self, backend: Backend, *, quota_bytes: int, publish: Callable[[Sequence[StoredEvent], int], None]
+        self,
+        backend: Backend,
+        *,
+        quota_bytes: int,
+        publish: Callable[[Sequence[StoredEvent], int], None],
+        on_compacted: Callable[[], None],
     ) -> None:
         self._backend = backend
         self._quota = quota_bytes
         self._publish_to = publish
+        self._on_compacted = on_compacted
         self._leases: LeaseBook | None = None
         self.index = Index()
         self.revision = 1  # durable: what reads see
@@ -141,7 +149,6 @@ class Store:
         self._all_back = asyncio.Event()
         self._stopping = False
         self._commits = self._changes = self._failed = 0
-        self._compacting: asyncio.Future[None] | None = None
 
     # ---- start-up -------------------------------------------------------------------------------------------------
 
@@ -157,7 +164,7 @@ class Store:
                 self.index.restore(kv.key, revision, kv.create_revision, kv.version)
                 attach(kv.key, kv.lease)
             newest = main_of(revision)
-        scheduled = self._backend.meta("scheduled_compact_revision", NO_COMPACTION)
+        scheduled = self._backend.meta(SCHEDULED_COMPACTION, NO_COMPACTION)
         # The newest revision may itself have been compacted away: it never goes back.
         self.revision = self._staged_revision = max(newest, scheduled)
         self.compacted = self._scheduled = scheduled
@@ -171,7 +178,7 @@ class Store:
     @property
     def compaction_unfinished(self) -> bool:
         """Whether a compaction was scheduled and not all of it is removed from disk."""
-        return self._backend.meta("finished_compact_revision", NO_COMPACTION) < self.compacted
+        return self._backend.meta(FINISHED_COMPACTION, NO_COMPACTION) < self.compacted
 
     # ---- the pipeline ---------------------------------------------------------------------------------------------
 
@@ -200,8 +207,8 @@ class Store:
             if self._committing is None:
                 return result
             batch = self._committing
-        waiter: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        batch.waiters.append((waiter, None))
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        batch.waiters.append(waiter)
         self._wake.set()
         if len(batch.waiters) >= self._expected:
             self._all_back.set()
@@ -212,7 +219,18 @@ class Store:
         return result
 
     async def run(self) -> None:
-        """Commit batches until `stop()`; what was staged before is still committed."""
+        """Commit batches until `stop()`; what was staged before is still committed.
+
+        If it ends in any other way, whoever waits for a commit gets Stopped: the write is undecided.
+        """
+        try:
+            await self._commit_batches()
+        finally:
+            self.stop()
+            if self._committing is not None or self._gathering.waiters:
+                self._fail(self._committing or Batch(), Stopped())
+
+    async def _commit_batches(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -261,19 +279,22 @@ class Store:
             staged = self._staged
             for event in batch.events:
                 del staged[event.revision]
-        for waiter, result in batch.waiters:
+        for waiter in batch.waiters:
             if not waiter.done():
-                waiter.set_result(result)
+                waiter.set_result(None)
         if batch.events:
             self._publish_to(batch.events, self.revision)
+        if SCHEDULED_COMPACTION in batch.commit.meta:
+            self.compacted = batch.commit.meta[SCHEDULED_COMPACTION]
+            self._on_compacted()
 
     def _fail(self, batch: Batch, error: KvError) -> None:
         later, self._gathering, self._committing = self._gathering, Batch(), None
         self._room.set()
+        self._failed += 1
         for failed in (later, batch):
-            self._failed += 1
             self._take_back(failed, 0, 0)
-            for waiter, _ in failed.waiters:
+            for waiter in failed.waiters:
                 if not waiter.done():
                     waiter.set_exception(type(error)(*error.args))  # one each: a raised error gathers tracebacks
         self._staged_revision = self.revision
@@ -412,7 +433,7 @@ class Store:
     async def compact(self, revision: int) -> None:
         """Make history below `revision` unreadable, durably. What it frees is removed by `remove_compacted()`.
 
-        Raises Compacted or FutureRevision.
+        Once durable it is in force, whether or not the caller still waits. Raises Compacted or FutureRevision.
         """
 
         def stage(txn: WriteTxn) -> None:
@@ -423,10 +444,9 @@ class Store:
                 raise FutureRevision()
             self._scheduled = revision
             txn.undo(lambda: setattr(self, "_scheduled", before))
-            txn.meta("scheduled_compact_revision", revision)
+            txn.meta(SCHEDULED_COMPACTION, revision)
 
         await self.write(stage)
-        self.compacted = max(self.compacted, revision)
 
     async def remove_compacted(self) -> None:
         """Free what the last compaction made unreadable, in small steps between which writers get their turn."""
@@ -449,7 +469,7 @@ class Store:
                 break
             main = main_of(found[-1][0]) + 1
             await asyncio.sleep(0)
-        await self.write(lambda txn: txn.meta("finished_compact_revision", target))
+        await self.write(lambda txn: txn.meta(FINISHED_COMPACTION, target))
 
     def statistics(self) -> StoreStatistics:
         """The pipeline's numbers now."""

@@ -32,7 +32,7 @@ from kvstore.api import (
     WatchFilter,
     WatchResponse,
 )
-from kvstore.errors import Compacted, Unavailable, WatchCanceled
+from kvstore.errors import Compacted, Stopped, Unavailable, WatchCanceled
 from kvstore.node import Node
 from kvstore.record import decode
 from kvstore.store import DeleteResult, OpResult, PutResult, RangeResult
@@ -160,6 +160,8 @@ class EmbeddedClient:
     def _check_open(self) -> None:
         if self._closed:
             raise Unavailable("the client is closed")
+        if self._node.closed:
+            raise Stopped()
 
     def _header(self, revision: int) -> Header:
         return self._node.header(revision)
