@@ -18,6 +18,7 @@ from controllers.cli.options import (
 from controllers.cli.session import Session, with_session
 from controllers.cli.targets import parse_targets, read_targets, reference
 from informer.errors import ApiError
+from informer.objects import schema_of
 from informer.resources import Resource
 
 
@@ -71,7 +72,7 @@ async def scale(
 
 def _replicas(obj: Resource) -> int | None:
     spec = obj.raw.get("spec") or {}
-    schema = obj.SCHEMA or {}
+    schema = obj.SCHEMA or schema_of(type(obj))
     declared = schema.get("properties", {}).get("spec", {}).get("properties", {})
     if "replicas" not in spec and "replicas" not in declared:
         raise CliError(f"cannot scale {reference(obj)}: it has no spec.replicas")

@@ -64,10 +64,12 @@ def parse_for(text: str) -> Test:
 
 
 def _split_path(text: str) -> tuple[str, str | None]:
-    end = text.find("}")
-    path, rest = (text[: end + 1], text[end + 1 :]) if end >= 0 else (text.partition("=")[0], text[text.find("=") :])
-    path, rest = path.strip("'\""), rest.strip("'\"")
-    if not rest or rest == text:
+    if "}" in text:
+        end = text.index("}") + 1
+    else:
+        end = text.index("=") if "=" in text else len(text)
+    path, rest = text[:end].strip("'\""), text[end:].strip("'\"")
+    if not rest:
         return path, None
     if not rest.startswith("="):
         raise ValueError(f'"{text}": expected =VALUE after the path')

@@ -1,0 +1,239 @@
+"""The command as a process: starting and stopping, watching through a pipe, two terminals on one store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kvstore.client import RemoteClient
+from tests.cli.conftest import LISTWATCH, MANIFESTS, Background, Cli, environment
+
+Start = Callable[..., Background]
+
+CONFIG = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s}\ndata: {a: '%s'}\n"
+
+
+def test_the_first_page(process: Cli) -> None:
+    shown = process("--help")
+    assert (shown.code, shown.err) == (0, "")
+    for word in ("Try first:", "listwatch demo", "listwatch run", "listwatch apply", "rollout", "Objects:", "--store"):
+        assert word in shown.out
+    assert process().out == shown.out
+    assert process("--version").out.startswith("listwatch ")
+
+
+@pytest.mark.parametrize("command", ["demo", "run", "serve", "get", "describe", "apply", "create", "delete", "wait",
+                                     "api-resources", "scale", "set", "rollout"])  # fmt: skip
+def test_every_command_has_help(process: Cli, command: str) -> None:
+    shown = process(command, "--help")
+    assert (shown.code, shown.err) == (0, "")
+    assert f"Usage: listwatch {command}" in shown.out
+
+
+def imported_by(*arguments: str) -> set[str]:
+    code = (
+        "import sys; from controllers.cli.app import run; code = run(sys.argv[1:]); "
+        "print(*sorted(sys.modules), file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=20, check=True
+    )
+    return set(done.stderr.split())
+
+
+def test_a_command_imports_what_it_needs() -> None:
+    assert not {"rich", "structlog", "asyncio", "grpc", "lmdb", "informer"} & imported_by("--help")
+    assert not {"rich.live", "informer", "controllers.manager", "yaml"} & imported_by("serve", "--help")
+
+
+def test_serve_and_stop(background: Start, tmp_path: Path) -> None:
+    server = background("serve", "--data-dir", tmp_path / "d", "--listen-client-urls", "http://127.0.0.1:0")
+    address = server.line(r"serving .* on http://(127\.0\.0\.1:[0-9]+), Ctrl-C stops")[1]
+
+    async def with_a_watch_open() -> int:
+        async with RemoteClient([address]) as client, client.watch(b"a"):
+            await client.put(b"a", b"1")
+            return await asyncio.to_thread(server.interrupt)
+
+    assert asyncio.run(with_a_watch_open()) == 0
+    assert server.seen[-1] == "stopped"
+
+
+def test_serve_takes_etcds_environment(process: Cli, tmp_path: Path) -> None:
+    result = process("serve", ETCD_DATA_DIR=str(tmp_path / "d"), ETCD_LISTEN_CLIENT_URLS="nonsense")
+    assert result.code == 1
+    assert "'nonsense'" in result.err
+
+
+def test_watching_through_a_pipe(served: str, process: Cli, background: Start) -> None:
+    process("--store", served, "apply", "-f", "-", stdin=CONFIG % ("one", "1"))
+    watch = background("--store", served, "get", "cm", "-w")
+    watch.line("^NAME +DATA +AGE$")
+    watch.line("^one +1 ")
+    process("--store", served, "apply", "-f", "-", stdin=CONFIG % ("two", "1"))
+    watch.line("^two +1 ")
+    process("--store", served, "delete", "cm/one")
+    watch.line("^one +1 ")
+    assert watch.interrupt() == 130
+    assert not any("Traceback" in line for line in watch.seen)
+
+
+def test_watching_objects_as_json(served: str, process: Cli, background: Start) -> None:
+    process("--store", served, "apply", "-f", "-", stdin=CONFIG % ("one", "1"))
+    watch = background("--store", served, "get", "cm", "one", "-w", "-o", "json")
+    watch.line('"a": "1"')
+    process("--store", served, "apply", "-f", "-", stdin=CONFIG % ("other", "1") + "---\n" + CONFIG % ("one", "2"))
+    watch.line('"a": "2"')
+    assert not any('"name": "other"' in line for line in watch.seen)
+    assert process("--store", served, "get", "cm", "none", "-w").err == 'error: configmaps "none" not found\n'
+
+
+def test_a_watch_survives_its_server_and_a_compaction(background: Start, process: Cli, tmp_path: Path) -> None:
+    data = tmp_path / "d"
+    server = background("serve", "--data-dir", data, "--listen-client-urls", "http://127.0.0.1:0")
+    url = server.line("on (http://127.0.0.1:[0-9]+)")[1]
+    store = f"etcd://{url.removeprefix('http://')}"
+    process("--store", store, "apply", "-f", "-", stdin=CONFIG % ("one", "1"))
+    watch = background("--store", store, "get", "cm", "-w")
+    watch.line("^one ")
+    server.interrupt()
+    watch.line("^note: the watch was cut, resuming after revision [0-9]+$")
+    process("--store", data, "apply", "-f", "-", stdin=CONFIG % ("two", "1"))
+    process("--store", data, "delete", "cm/one")
+    background("serve", "--data-dir", data, "--listen-client-urls", url).line("serving")
+    watch.line("^two ")
+
+    async def compact() -> None:
+        async with RemoteClient([store.removeprefix("etcd://")]) as client:
+            revision = (await client.status()).header.revision
+            await client.compact(revision)
+
+    asyncio.run(compact())
+    process("--store", store, "apply", "-f", "-", stdin=CONFIG % ("three", "1"))
+    watch.line("^three ")
+    assert watch.interrupt() == 130
+
+
+def test_the_environment_names_the_store(served: str, process: Cli) -> None:
+    assert process("apply", "-f", "-", stdin=CONFIG % ("one", "1"), LISTWATCH_STORE=served).code == 0
+    assert process("get", "cm", LISTWATCH_STORE=served).lines[1].startswith("one ")
+    assert process("get", "cm", "--store", served).lines[1].startswith("one ")
+
+
+def test_without_a_name_the_data_directory_is_used(process: Cli, tmp_path: Path) -> None:
+    assert process("apply", "-f", "-", stdin=CONFIG % ("one", "1"), XDG_DATA_HOME=str(tmp_path / "x")).code == 0
+    assert process("get", "cm", "--store", tmp_path / "x" / "listwatch" / "default").lines[1].startswith("one ")
+
+
+def on_terminal(*arguments: str, home: Path, timeout: float = 30) -> tuple[int, str]:
+    """Run on a pseudo-terminal of 100 columns; the exit code and all that was shown."""
+    primary, secondary = pty.openpty()
+    process = subprocess.Popen(
+        [LISTWATCH, *arguments],
+        stdin=secondary,
+        stdout=secondary,
+        stderr=secondary,
+        env=environment(home) | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"},
+        close_fds=True,
+    )
+    os.close(secondary)
+    shown = b""
+    try:
+        while True:
+            try:
+                chunk = os.read(primary, 65536)
+            except OSError:
+                break  # how Linux says that the other side is closed
+            if not chunk:
+                break
+            shown += chunk
+        return process.wait(timeout), shown.decode()
+    finally:
+        process.kill()
+        process.wait()
+        os.close(primary)
+
+
+def test_help_and_errors_on_a_terminal(tmp_path: Path) -> None:
+    code, shown = on_terminal("--help", home=tmp_path)
+    assert code == 0
+    assert "Try first:" in shown
+    code, shown = on_terminal("--store", str(tmp_path / "s"), "get", "nope", home=tmp_path)
+    assert code == 1
+    assert shown.startswith("error: ")
+    assert "Traceback" not in shown
+
+
+@pytest.fixture
+def running(background: Start, tmp_path: Path) -> tuple[Background, str]:
+    """`listwatch run` on an embedded store that it serves to the other commands."""
+    from tests.etcd_process import free_port
+
+    port = free_port()
+    started = background("run", "--store", tmp_path / "data", "--listen-client-urls", f"http://127.0.0.1:{port}")
+    started.line("event=running")
+    return started, f"etcd://127.0.0.1:{port}"
+
+
+def test_from_a_manifest_to_running_pods(running: tuple[Background, str], process: Cli) -> None:
+    controllers, store = running
+
+    def call(*arguments: str | Path) -> str:
+        result = process("--store", store, *arguments)
+        assert (result.code, result.err) == (0, ""), result
+        return result.out
+
+    call("apply", "-f", MANIFESTS)
+    assert call("rollout", "status", "deploy/nginx-deployment", "--timeout=20s").endswith("successfully rolled out\n")
+    assert call("wait", "deploy", "--all", "--for=condition=Available", "--timeout=20s").count("condition met") == 5
+    pods = call("get", "pods", "-l", "app=nginx", "--no-headers").splitlines()
+    assert [line.split()[1:3] for line in pods] == [["1/1", "Running"]] * 3
+    assert len(call("get", "nodes", "--no-headers").splitlines()) == 3
+
+    call("set", "image", "deployment/nginx-deployment", "nginx=nginx:1.16.1")
+    told = call("rollout", "status", "deploy/nginx-deployment", "--timeout=20s")
+    assert 'Waiting for deployment "nginx-deployment" rollout to finish: ' in told
+    history = call("rollout", "history", "deploy/nginx-deployment").splitlines()
+    assert history == [
+        "deployment.apps/nginx-deployment",
+        "REVISION   CHANGE-CAUSE",
+        "1          <none>",
+        "2          <none>",
+        "",
+    ]
+    assert "Image:        nginx:1.14.2" in call("rollout", "history", "deploy/nginx-deployment", "--revision=1")
+
+    assert call("rollout", "undo", "deploy/nginx-deployment") == "deployment.apps/nginx-deployment rolled back\n"
+    call("rollout", "status", "deploy/nginx-deployment", "--timeout=20s")
+    listed = json.loads(call("get", "pods", "-l", "app=nginx", "-o", "json"))["items"]
+    staying = [pod for pod in listed if "deletionTimestamp" not in pod["metadata"]]
+    images = {pod["spec"]["containers"][0]["image"] for pod in staying}
+    assert images == {"nginx:1.14.2"}
+
+    described = call("describe", "deploy/nginx-deployment")
+    assert "NewReplicaSet:   nginx-deployment-" in described
+    assert "ScalingReplicaSet" in described
+    pod = call("get", "pods", "-l", "app=nginx", "-o", "name").splitlines()[0]
+    assert "Controlled By:" in call("describe", pod)
+    assert "Endpoints:           10." in call("describe", "svc/guestbook-frontend")
+
+    assert call("delete", pod) == f'pod "{pod.removeprefix("pod/")}" deleted\n'
+    call("delete", "-f", MANIFESTS)
+    call("wait", "pods", "--all", "--for=delete", "--timeout=20s")
+    controllers.line("ScalingReplicaSet")
+    assert controllers.interrupt(timeout=8) == 0
+
+
+def test_run_stops_on_sigterm_too(running: tuple[Background, str]) -> None:
+    controllers, _ = running
+    controllers.process.send_signal(signal.SIGTERM)
+    assert controllers.process.wait(8) == 0
