@@ -19,19 +19,21 @@ MAX_TTL = 9_000_000_000
 RESTART_EXTENSION = 1.0
 MAX_EXPIRIES_A_TURN = 500  # etcd's bound on leases revoked in one go
 RETRY_AFTER = 3.0  # seconds until a failed revocation of an expired lease is tried again, as in etcd
+EXPIRED_ENTRIES_KEPT = 1000  # outdated entries that the heap may have beyond one a lease before it is built anew
 
 log = structlog.get_logger("kvstore")
 
 
 class Lease:
-    """One lease. `expires_at` is loop time."""
+    """One lease. `expires_at` and `check_at`, when expiry looks at it next, are loop time."""
 
-    __slots__ = ("expires_at", "id", "keys", "ttl")
+    __slots__ = ("check_at", "expires_at", "id", "keys", "ttl")
 
     def __init__(self, lease_id: int, ttl: int, expires_at: float) -> None:
         self.id = lease_id
         self.ttl = ttl
         self.expires_at = expires_at
+        self.check_at = expires_at
         self.keys: set[bytes] = set()
 
 
@@ -47,7 +49,8 @@ class Lessor:
         self._rng = rng
         self._leases: dict[int, Lease] = {}
         self._lease_of: dict[bytes, int] = {}
-        self._expiries: list[tuple[float, int]] = []  # a heap; an entry may be older than its lease's last renewal
+        # A heap of (check_at, id): each lease has the entry of its `check_at`; any other is outdated.
+        self._expiries: list[tuple[float, int]] = []
         self._wake = asyncio.Event()
 
     def restore(self, leases: dict[int, int]) -> None:
@@ -106,7 +109,7 @@ class Lessor:
             for key in sorted(lease.keys):
                 txn.delete_range(DeleteRange(key))
             del self._leases[lease_id]
-            txn.lease(lease_id, None, undo=lambda: self._add(lease))
+            txn.lease(lease_id, None, undo=lambda: self._give_back(lease))
 
         await self._store.write(stage)
 
@@ -151,14 +154,16 @@ class Lessor:
     def _due(self) -> list[int]:
         due: list[int] = []
         heap = self._expiries
-        while heap and heap[0][0] <= self._now() and len(due) < MAX_EXPIRIES_A_TURN:
-            _, lease_id = heapq.heappop(heap)
+        now = self._now()
+        while heap and heap[0][0] <= now and len(due) < MAX_EXPIRIES_A_TURN:
+            when, lease_id = heapq.heappop(heap)
             lease = self._leases.get(lease_id)
-            if lease is None:
+            if lease is None or lease.check_at != when:
                 continue
-            if lease.expires_at > self._now():
-                heapq.heappush(heap, (lease.expires_at, lease_id))
+            if lease.expires_at > now:
+                self._check_at(lease, lease.expires_at)
             else:
+                self._check_at(lease, now + RETRY_AFTER)  # outdated as soon as it is revoked
                 due.append(lease_id)
         return due
 
@@ -169,9 +174,21 @@ class Lessor:
             return  # revoked by somebody meanwhile
         except KvError as error:
             log.warning("lease_expiry_failed", lease=lease_id, error=str(error), retry_after=RETRY_AFTER)
-            heapq.heappush(self._expiries, (self._now() + RETRY_AFTER, lease_id))
 
     def _add(self, lease: Lease) -> None:
         self._leases[lease.id] = lease
-        heapq.heappush(self._expiries, (lease.expires_at, lease.id))
-        self._wake.set()
+        self._check_at(lease, lease.expires_at)
+
+    def _give_back(self, lease: Lease) -> None:
+        # Not at once if it has run out: what failed to revoke it would most likely fail again.
+        self._leases[lease.id] = lease
+        self._check_at(lease, max(lease.expires_at, self._now() + RETRY_AFTER))
+
+    def _check_at(self, lease: Lease, when: float) -> None:
+        lease.check_at = when
+        heapq.heappush(self._expiries, (when, lease.id))
+        if len(self._expiries) > 2 * len(self._leases) + EXPIRED_ENTRIES_KEPT:
+            self._expiries[:] = [(each.check_at, each.id) for each in self._leases.values()]
+            heapq.heapify(self._expiries)
+        if self._expiries[0][1] == lease.id:
+            self._wake.set()  # the time to wait for has changed

@@ -13,8 +13,9 @@ import pytest
 from kvstore.api import DeleteRange, Put, Range
 from kvstore.backend import Backend
 from kvstore.client.embedded import EmbeddedClient
-from kvstore.errors import Compacted, KvError, NoSpace, Stopped, Unavailable
+from kvstore.errors import Compacted, NoSpace, Stopped, Unavailable
 from kvstore.node import Node, NodeOptions
+from kvstore.revision import pack
 
 FAST = NodeOptions(fsync=False)
 
@@ -111,6 +112,30 @@ async def test_an_exception_in_the_middle_of_a_write_takes_all_of_it_back(node: 
     node._store.index._check()
 
 
+async def test_a_lease_that_runs_out_while_its_revocation_fails_still_ends(node: Node) -> None:
+    started, let_go = threading.Event(), threading.Event()
+    real = node._backend.commit
+
+    def fail_late(batch: object) -> None:
+        started.set()
+        assert let_go.wait(10)
+        raise lmdb.MapFullError("full")
+
+    lease, _ = await node.lease_grant(10)
+    now = asyncio.get_running_loop().time() + 11
+    node._lessor._now = lambda: now
+    node._backend.commit = fail_late  # type: ignore[method-assign]
+    revoking = asyncio.ensure_future(node.lease_revoke(lease))
+    await asyncio.to_thread(started.wait, 10)
+    assert node._lessor._due() == [], "it is being revoked"
+    let_go.set()
+    with pytest.raises(NoSpace):
+        await revoking
+    node._backend.commit = real  # type: ignore[method-assign]
+    now += 10
+    assert node._lessor._due() == [lease]
+
+
 # ---- opening and closing ------------------------------------------------------------------------------------------
 
 
@@ -186,7 +211,8 @@ async def test_after_the_node_closed_every_call_of_a_client_says_so(tmp_path: Pa
 
 async def test_a_database_that_cannot_be_read_is_a_typed_error(node: Node) -> None:
     node._backend._env.close()
-    with pytest.raises(Unavailable, match="cannot be read"):
-        node.range(Range(b"k"))
-    with pytest.raises(KvError):
+    for read in (lambda: node._backend.get_many([pack(2, 0)]), lambda: node._backend.scan(1, 100)):
+        with pytest.raises(Unavailable, match="cannot be read"):
+            read()
+    with pytest.raises(Unavailable, match="cannot be written"):
         await node.put(Put(b"k"))

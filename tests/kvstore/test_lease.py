@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from kvstore.api import DeleteRange, EventType, Put, Range
 from kvstore.client.embedded import EmbeddedClient
-from kvstore.errors import LeaseExists, LeaseNotFound, LeaseTTLTooLarge
-from kvstore.lease import MAX_TTL, MIN_TTL
+from kvstore.errors import LeaseExists, LeaseNotFound, LeaseTTLTooLarge, NoSpace
+from kvstore.lease import EXPIRED_ENTRIES_KEPT, MAX_TTL, MIN_TTL
 from kvstore.node import Node, NodeOptions
 
 OPTIONS = NodeOptions(fsync=False, inline_commits=True)
@@ -108,3 +109,40 @@ async def test_many_leases_expire_each_in_a_revision_of_its_own(tmp_path: Path) 
         await asyncio.sleep(6)
         assert node.range(Range(b"\x00", b"\x00")).count == 0
         assert node.revision == before + 1200
+
+
+async def test_a_revocation_that_cannot_be_stored_is_tried_again_now_and_then(tmp_path: Path) -> None:
+    async with Node.open(tmp_path, OPTIONS) as node:
+        lease, _ = await node.lease_grant(5)
+        other, _ = await node.lease_grant(60)
+        await node.put(Put(b"k", b"v", lease=lease))
+        tries = 0
+        real = node._backend.commit
+
+        def full(batch: object) -> None:
+            nonlocal tries
+            tries += 1
+            raise lmdb.MapFullError("full")
+
+        node._backend.commit = full  # type: ignore[method-assign]
+        await asyncio.sleep(5 + 9.5)
+        assert tries == 4, "at the end of the lease and every three seconds"
+        with pytest.raises(NoSpace):
+            await node.lease_revoke(other)
+        assert set(node.leases()) == {lease, other}
+        assert node.lease_time_to_live(lease, keys=True)[2] == [b"k"]
+        node._backend.commit = real  # type: ignore[method-assign]
+        await asyncio.sleep(3)
+        assert node.leases() == [other]
+        assert node.range(Range(b"k")).count == 0
+        await asyncio.sleep(60)
+        assert node.leases() == [], "a revocation that failed leaves the lease its end"
+
+
+async def test_leases_that_come_and_go_leave_nothing_behind(tmp_path: Path) -> None:
+    async with Node.open(tmp_path, OPTIONS) as node:
+        for _ in range(5000):
+            lease, _ = await node.lease_grant(3600)
+            await node.lease_keep_alive(lease)
+            await node.lease_revoke(lease)
+        assert len(node._lessor._expiries) <= 2 * EXPIRED_ENTRIES_KEPT
