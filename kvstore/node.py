@@ -35,6 +35,7 @@ class NodeOptions(msgspec.Struct, frozen=True):
     max_txn_ops: int = 128
     max_request_bytes: int = 1_572_864
     quota_bytes: int = 2 << 30
+    cache_bytes: int = 64 << 20  # of recently used records, kept in memory
     progress_interval: float = 600.0  # seconds
     outbox_bytes: int = OUTBOX_BYTES
     fsync: bool = True
@@ -60,7 +61,11 @@ class Node:
         self.name = options.name
         self._backend = backend
         self._store = Store(
-            backend, quota_bytes=options.quota_bytes, publish=self._publish, on_compacted=self._compacted
+            backend,
+            quota_bytes=options.quota_bytes,
+            cache_bytes=options.cache_bytes,
+            publish=self._publish,
+            on_compacted=self._compacted,
         )
         self._hub = WatchHub(
             self._store, progress_interval=options.progress_interval, outbox_bytes=options.outbox_bytes, rng=rng

@@ -25,6 +25,7 @@ from kvstore.backend import NO_COMPACTION, Backend, Commit
 from kvstore.errors import Compacted, FutureRevision, KeyNotFound, KvError, LeaseNotFound, NoSpace, Stopped
 from kvstore.event import StoredEvent
 from kvstore.index import Index
+from kvstore.recent import RecentRecords
 from kvstore.record import decode, encode, encode_tombstone, key_of, without_value
 from kvstore.revision import is_tombstone, main_of, pack, to_key
 from kvstore.txn import Path, decide
@@ -126,11 +127,13 @@ class Store:
         backend: Backend,
         *,
         quota_bytes: int,
+        cache_bytes: int,
         publish: Callable[[Sequence[StoredEvent], int], None],
         on_compacted: Callable[[], None],
     ) -> None:
         self._backend = backend
         self._quota = quota_bytes
+        self._recent = RecentRecords(cache_bytes)
         self._publish_to = publish
         self._on_compacted = on_compacted
         self._leases: LeaseBook | None = None
@@ -276,9 +279,10 @@ class Store:
         if batch.events:
             self._changes += len(batch.events)
             self.revision = batch.last_revision
-            staged = self._staged
+            staged, recent = self._staged, self._recent
             for event in batch.events:
                 del staged[event.revision]
+                recent.add(event.revision, event.record)
         for waiter in batch.waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -398,17 +402,15 @@ class Store:
         return [decode(record) for record in self._records([revision for _, revision in pairs])]
 
     def _records(self, revisions: Sequence[int]) -> list[bytes]:
-        if not self._staged:
-            return self._backend.get_many(revisions)
         staged = self._staged
-        if not any(revision in staged for revision in revisions):
-            return self._backend.get_many(revisions)
-        return [staged[revision] if revision in staged else self.record(revision) for revision in revisions]
+        if staged and any(revision in staged for revision in revisions):
+            return [staged[revision] if revision in staged else self.record(revision) for revision in revisions]
+        return self._recent.get_many(revisions, self._backend.get_many)
 
     def record(self, revision: int) -> bytes:
         """The record of a packed revision, staged ones too."""
         found = self._staged.get(revision)
-        return self._backend.get_many((revision,))[0] if found is None else found
+        return self._recent.get_many((revision,), self._backend.get_many)[0] if found is None else found
 
     # ---- history, for watchers that are behind --------------------------------------------------------------------
 

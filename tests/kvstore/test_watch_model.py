@@ -33,6 +33,7 @@ class WatchModel(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.history: list[Change] = []
         self.live: dict[bytes, KeyValue] = {}
+        self.compactions: set[int] = set()
         self.streams: list[WatchStream] = []
         self.watched: dict[tuple[int, int], Watched] = {}
         self.begun: set[tuple[int, int]] = (
@@ -53,7 +54,7 @@ class WatchModel(RuleBasedStateMachine):
         try:
             self.drain_everything()
             for name, watched in self.watched.items():
-                validate(watched, self.history, 0 if name in self.ended else self.node.revision)
+                validate(watched, self.history, 0 if name in self.ended else self.node.revision, self.compactions)
         finally:
             self.runner.run(self.stack.aclose())
             self.runner.close()
@@ -93,6 +94,7 @@ class WatchModel(RuleBasedStateMachine):
         target = self.node.revision - back
         if target > self.node.compacted:
             self.runner.run(self.node.compact(target))
+            self.compactions.add(target)
 
     # ---- watchers -------------------------------------------------------------------------------------------------
 
@@ -124,8 +126,6 @@ class WatchModel(RuleBasedStateMachine):
     ) -> None:
         number = stream % len(self.streams)
         start = 0 if from_now else max(1, self.node.revision - back)
-        # What the compaction at C removed, C's own replaced values among it, cannot be shown to a watch from C.
-        prev_kv = prev_kv and start != self.node.compacted
         watch_id = 1000 + len(self.watched)
 
         async def created() -> None:
