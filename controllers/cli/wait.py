@@ -64,10 +64,8 @@ def parse_for(text: str) -> Test:
 
 
 def _split_path(text: str) -> tuple[str, str | None]:
-    if "}" in text:
-        end = text.index("}") + 1
-    else:
-        end = text.index("=") if "=" in text else len(text)
+    mark, length = ("}", 1) if "}" in text else ("=", 0)
+    end = text.index(mark) + length if mark in text else len(text)
     path, rest = text[:end].strip("'\""), text[end:].strip("'\"")
     if not rest:
         return path, None

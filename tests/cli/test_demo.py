@@ -19,7 +19,6 @@ from tests.cli.conftest import MANIFESTS, Cli
 from tests.cli.test_processes import on_terminal
 
 
-@pytest.mark.slow
 def test_in_a_pipe(process: Cli) -> None:
     result = process("demo", timeout=30)
     assert (result.code, result.err) == (0, ""), result.out
@@ -33,7 +32,6 @@ def test_in_a_pipe(process: Cli) -> None:
     assert "\x1b" not in result.out
 
 
-@pytest.mark.slow
 def test_on_a_terminal(tmp_path: Path) -> None:
     code, shown = on_terminal("demo", home=tmp_path, timeout=30)
     assert code == 0, shown[-2000:]

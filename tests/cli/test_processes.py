@@ -135,14 +135,14 @@ def test_without_a_name_the_data_directory_is_used(process: Cli, tmp_path: Path)
 
 
 def on_terminal(*arguments: str, home: Path, timeout: float = 30) -> tuple[int, str]:
-    """Run on a pseudo-terminal of 100 columns; the exit code and all that was shown."""
+    """Run on a pseudo-terminal of 80 columns and 24 lines; the exit code and all that was shown."""
     primary, secondary = pty.openpty()
     process = subprocess.Popen(
         [LISTWATCH, *arguments],
         stdin=secondary,
         stdout=secondary,
         stderr=secondary,
-        env=environment(home) | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"},
+        env=environment(home) | {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"},
         close_fds=True,
     )
     os.close(secondary)

@@ -17,7 +17,7 @@ from controllers.cli.demo.world import World, open_world
 from controllers.cli.logs import configure_logs
 from controllers.cli.options import KubectlCommand, global_options
 
-PAUSE = 0.35  # seconds after each detail, on a terminal
+PAUSE = 0.45  # seconds after each detail, on a terminal
 
 
 @click.command(cls=KubectlCommand)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections.abc import Coroutine
 from types import TracebackType
 from typing import Self
 
@@ -24,7 +24,7 @@ class Link:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
         host, port = self._server.sockets[0].getsockname()[:2]
         self.address = f"{host}:{port}"
         return self
@@ -53,31 +53,34 @@ class Link:
             await asyncio.wait(connections)
         return len(connections)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            await self._connect(reader, writer)
-        finally:
-            self._connections.discard(task)
-            writer.transport.abort()
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: asyncio's, for a coroutine function, complains when it is cancelled.
+        connection = asyncio.create_task(self._connect(reader, writer))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._up.wait()
-        with contextlib.suppress(OSError):  # the target has stopped: so does this connection
+        writers = [writer]
+        try:
+            await self._up.wait()
             from_target, to_target = await asyncio.open_connection(*self._target)
-            directions = [
-                asyncio.ensure_future(_pass_on(reader, to_target)),
-                asyncio.ensure_future(_pass_on(from_target, writer)),
-            ]
-            try:
-                await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for direction in directions:
-                    direction.cancel()
-                await asyncio.gather(*directions, return_exceptions=True)
-                to_target.transport.abort()
+            writers.append(to_target)
+            await _first_to_end(_pass_on(reader, to_target), _pass_on(from_target, writer))
+        except OSError:
+            return  # one end is gone: so is the other
+        finally:
+            for each in writers:
+                each.transport.abort()
+
+
+async def _first_to_end(*directions: Coroutine[None, None, None]) -> None:
+    tasks = [asyncio.ensure_future(direction) for direction in directions]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

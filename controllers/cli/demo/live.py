@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -16,12 +15,14 @@ from rich.text import Text
 from controllers.apps.types import Deployment
 from controllers.cli.columns import node_status, number, pod_status
 from controllers.cli.demo.runner import Outcome
+from controllers.cli.demo.steps import NEW_IMAGE
 from controllers.cli.demo.world import World
 from controllers.core.types import Node, Pod
 from informer.reflector import State
 
 FRAME = 0.1  # seconds
 
+_SHOWN = ("deployments.apps", "replicasets.apps", "pods", "nodes")
 _STATES = {"Running": "green", "Pending": "yellow", "Terminating": "red", "Failed": "red"}
 _COLOURS = {State.WATCHING: "green", State.RESUMING: "yellow", State.RELISTING: "magenta", State.LISTING: "cyan"}
 
@@ -48,50 +49,53 @@ class Picture:
         self._done.append(outcome)
 
     def render(self) -> RenderableType:
-        """The picture of this moment."""
-        revision = Text.assemble("store at revision ", (str(self._world.revision), "bold"))
-        sides = Columns([Group(self._deployments(), self._nodes()), self._informers()], padding=(0, 3))
-        return Group(self._steps(), Text(), revision, self._pods(), sides)
+        """The picture of this moment; it fits into 80 columns and 24 lines."""
+        sides = Table.grid(padding=(0, 3))
+        sides.add_row(Group(self._deployments(), self._nodes()), self._informers())
+        return Group(self._steps(), self._pods(), self._images(), sides)
 
-    def _steps(self) -> Table:
-        table = Table.grid(padding=(0, 1))
+    def _steps(self) -> Text:
+        width = max(map(len, self._titles))
+        shown = Text(no_wrap=True, overflow="ellipsis")
         for place, title in enumerate(self._titles):
             if place < len(self._done):
                 outcome = self._done[place]
-                mark = Text("failed", "bold red") if outcome.problem else Text("ok", "green")
+                shown.append("failed " if outcome.problem else "ok     ", "bold red" if outcome.problem else "green")
                 note = outcome.problem or f"{outcome.seconds:.1f} s, revision {outcome.revision}"
-                table.add_row(mark, Text(title), Text(note, "red" if outcome.problem else "dim"))
+                shown.append(f"{title.ljust(width)}  ").append(note, "red" if outcome.problem else "dim")
             elif place == len(self._done):
-                table.add_row(Text("...", "bold yellow"), Text(title, "bold"), Text())
+                shown.append(f"...    {title}", "bold yellow")
                 for text in self._details:
-                    table.add_row(Text(), Text(f"  {text}", "cyan"), Text())
+                    shown.append(f"\n         {text}", "cyan")
             else:
-                table.add_row(Text(), Text(title, "dim"), Text())
-        return table
+                shown.append(f"       {title}", "dim")
+            shown.append("\n")
+        return shown
 
     def _pods(self) -> Text:
         counts = Counter(pod_status(pod.raw) for pod in self._world.all(Pod))
-        shown = Text("pods ")
+        shown = Text.assemble("revision ", (str(self._world.revision), "bold"), "   pods")
         for state, count in sorted(counts.items()):
-            style = _STATES.get(state, "")
-            shown.append(f" {state} {count} ", style)
-            shown.append("#" * min(count, 30), style)
+            shown.append(f"  {state} {count} {'#' * min(count, 20)}", _STATES.get(state, ""))
+        return shown
+
+    def _images(self) -> Text:
+        """The rollout, pod by pod."""
+        label = {"app": "nginx"}
+        pods = [pod for pod in self._world.all(Pod) if label.items() <= dict(pod.metadata.labels).items()]
+        counts = Counter(pod.spec.containers[0].image for pod in pods if not pod.deleting)
+        shown = Text("nginx-deployment runs")
+        for image, count in sorted(counts.items()):
+            shown.append(f"  {image} {'#' * count}", "blue" if image == NEW_IMAGE else "cyan")
         return shown
 
     def _deployments(self) -> Table:
-        table = _table("deployment", "ready", "updated", "available", "images")
+        table = _table("deployment", "ready", "new", "avail")
         for each in self._world.all(Deployment):
             raw, wanted = each.raw, each.spec.replicas
             ready = number(raw, "status", "readyReplicas")
-            image = each.spec.template.spec.containers[0].image.rpartition("/")[2]
-            style = "green" if ready == wanted else "yellow"
-            table.add_row(
-                each.name,
-                Text(f"{ready}/{wanted}", style),
-                str(number(raw, "status", "updatedReplicas")),
-                str(number(raw, "status", "availableReplicas")),
-                image,
-            )
+            counts = (str(number(raw, "status", field)) for field in ("updatedReplicas", "availableReplicas"))
+            table.add_row(each.name, Text(f"{ready}/{wanted}", "green" if ready == wanted else "yellow"), *counts)
         return table
 
     def _nodes(self) -> Table:
@@ -105,12 +109,21 @@ class Picture:
         return table
 
     def _informers(self) -> Table:
-        table = _table("informer", "state", "revision", "resumed", "relisted")
-        for name, informer in sorted(self._world.watchers().items()):
-            told = informer.reflector
-            state = Text(told.state.name, _COLOURS.get(told.state, ""))
-            table.add_row(name.partition(".")[0], state, told.last_revision, str(told.resumes), str(told.relists))
+        table = _table("informer", "state", "at", "res/rel")
+        watchers = dict(self._world.watchers())
+        for name in _SHOWN:
+            informer = watchers.pop(name, None)
+            if informer is not None:
+                told = informer.reflector
+                counts = (told.last_revision, f"{told.resumes}/{told.relists}")
+                table.add_row(name.partition(".")[0], _state(told.state), *counts)
+        for state, count in Counter(informer.reflector.state for informer in watchers.values()).items():
+            table.add_row(f"{count} others", _state(state))
         return table
+
+
+def _state(state: State) -> Text:
+    return Text(state.name, _COLOURS.get(state, ""))
 
 
 def _table(*columns: str) -> Table:

@@ -16,6 +16,7 @@ from typing import TypeVar
 from controllers.apps.types import Deployment, ReplicaSet
 from controllers.builtin import Workloads, add_workloads
 from controllers.cli.demo.link import Link
+from controllers.cli.errors import CliError
 from controllers.cli.kinds import Kinds
 from controllers.cli.session import Session
 from controllers.core.types import Node as Machine
@@ -36,12 +37,13 @@ R = TypeVar("R", bound=Resource)
 LOOK_EVERY = 0.05
 # The nodes must outlast the cuts, and a killed one must be missed within the demo's time. Seconds.
 NODE_GRACE, EVICTION_AFTER = 3.0, 0.5
+START_TIMEOUT = 5.0
 # Start, readiness and end of a pod, for eyes and for pipes.
 VISIBLE = ((0.1, 0.3), (0.2, 0.6), (0.1, 0.3))
 QUICK = ((0.05, 0.15), (0.1, 0.3), (0.05, 0.15))
 
 
-class StepFailed(Exception):
+class StepFailed(CliError):
     """A step did not get where it should; the text says what was expected."""
 
 
@@ -86,6 +88,11 @@ class World:
     def watchers(self) -> Mapping[str, InformerStatistics]:
         """The controllers' informers, which are the ones that lose their connection."""
         return self.manager.statistics().informers
+
+    def nodes_ready(self) -> bool:
+        """Whether every node is there and says that it is ready."""
+        ready = {machine.name for machine in self.all(Machine) if machine.ready}
+        return ready >= set(self.workloads.nodes.names)
 
     def add_pod_handler(self, handler: Handler) -> Callable[[], None]:
         """Be told of every change of a pod, until what is returned is called."""
@@ -153,4 +160,5 @@ async def open_world(directory: Path, *, visible: bool) -> AsyncIterator[World]:
         await stack.enter_async_context(manager)
         # Whatever state a step left the link in, the manager stops faster over one that is up.
         stack.callback(link.up)
+        await world.until("three nodes ready", world.nodes_ready, START_TIMEOUT)
         yield world
