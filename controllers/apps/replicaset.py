@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Any
 
+from controllers.apps.fence import fence
 from controllers.apps.ranking import pods_to_delete
 from controllers.apps.types import ReplicaSet
 from controllers.claiming import claim, selecting
@@ -22,7 +23,6 @@ from controllers.reconcile import Request, Result
 from informer import patch
 from informer.cache import Stored
 from informer.errors import ApiError, Unreachable
-from kvstore.api import Range
 
 WORKERS = 5  # kube-controller-manager's --concurrent-replicaset-syncs
 BURST = 500  # kube-controller-manager's BurstReplicas: creates or deletes in one sync
@@ -108,7 +108,7 @@ class ReplicaSetController:
             results = await asyncio.gather(*(self._delete(ctx, rs, pod) for pod in chosen), return_exceptions=True)
             failure = _first_error(results)
         if isinstance(failure, Unreachable):
-            await self._fence(ctx)
+            await fence(self._manager, ctx, Pod)
         return failure
 
     async def _create(self, ctx: Context, rs: ReplicaSet, model: Pod) -> None:
@@ -138,12 +138,6 @@ class ReplicaSetController:
                 found = map(decode_pod, ctx.stored(Pod, index=(CONTROLLER_INDEX, sibling.meta.uid or "")))
                 related += [pod for pod in found if pod.active]
         return related
-
-    async def _fence(self, ctx: Context) -> None:
-        """After a write of which nobody knows whether it happened: the next run waits for all that has happened."""
-        answer = await self._manager.store_client.range(Range(Pod.TYPE.prefix(), limit=1, keys_only=True))
-        assert answer.header is not None
-        ctx.written[Pod] = str(answer.header.revision)
 
     # ---- status ----------------------------------------------------------------------------------------------------
 

@@ -31,8 +31,8 @@ QUEUE = 1000  # client-go: events waiting to be written
 SIMILAR = 10  # client-go: different messages of one reason before they are combined ...
 SIMILAR_WINDOW = 600.0  # ... within this time
 OBJECT_BURST, OBJECT_RATE = 25, 1 / 300  # client-go's spam filter, for each source and object
-# Of all events of this process: what bounds their number in the store to burst + rate x ttl.
-BURST, RATE = 100, 5.0
+# Of all events of one component: what bounds their number in the store, to burst + rate x ttl.
+BURST, RATE = 100, 2.0
 CONCURRENT_WRITES = 32
 TRIES, RETRY_AFTER = 12, 10.0  # client-go's
 
@@ -111,7 +111,7 @@ class EventBroadcaster:
         self._rng = rng
         self._ttl = ttl
         self._burst, self._rate = burst, rate
-        self._bucket: _Bucket | None = None
+        self._buckets: dict[str, _Bucket] = {}
         self._wakeup = asyncio.Event()
         # name of an Event -> its JSON, to be written; a later state takes the place of an earlier one.
         self._pending: OrderedDict[tuple[str, str], Any] = OrderedDict()
@@ -149,9 +149,10 @@ class EventBroadcaster:
         else:
             key = (*similar, message)
         spam = _remembered(self._spam, source, lambda: _Bucket(OBJECT_BURST, OBJECT_RATE, moment))
-        if self._bucket is None:
-            self._bucket = _Bucket(self._burst, self._rate, moment)
-        if not spam.take(moment) or not self._bucket.take(moment):
+        bucket = self._buckets.get(component)
+        if bucket is None:
+            bucket = self._buckets[component] = _Bucket(self._burst, self._rate, moment)
+        if not spam.take(moment) or not bucket.take(moment):
             self._throttled += 1
             return
         stamp = format_time(self._now().replace(microsecond=0))

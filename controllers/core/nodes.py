@@ -143,7 +143,7 @@ class SimulatedNodes:
         await pods.wait_synced()
         async with asyncio.TaskGroup() as group:
             for kubelet in self._kubelets.values():
-                await self._join(kubelet)
+                await self._register(kubelet)
             registration = pods.add_handler(_Pods(self), name="simulated nodes")
             try:
                 group.create_task(self._beat(), name="node heartbeats")
@@ -280,6 +280,16 @@ class SimulatedNodes:
         raise AssertionError("more pods on a node than it has addresses")
 
     # ---- nodes -----------------------------------------------------------------------------------------------------
+
+    async def _register(self, kubelet: _Kubelet) -> None:
+        while True:
+            try:
+                await self._join(kubelet)
+            except ApiError as error:
+                log.info("node_not_registered", node=kubelet.name, error=str(error))
+                await asyncio.sleep(RETRY)
+            else:
+                return
 
     async def _join(self, kubelet: _Kubelet) -> None:
         """Register the node, or say that one that was here before is back; and its first heartbeat."""

@@ -9,6 +9,7 @@ from controllers.apps.deployment.recreate import recreate
 from controllers.apps.deployment.revisions import ROLLBACK_TO, annotations_of
 from controllers.apps.deployment.rolling import roll
 from controllers.apps.deployment.sync import Rollout
+from controllers.apps.fence import fence
 from controllers.apps.types import Deployment, ReplicaSet
 from controllers.claiming import claim, selecting
 from controllers.context import Context
@@ -19,6 +20,7 @@ from controllers.handlers import controller_owner
 from controllers.manager import Manager
 from controllers.reconcile import Request, Result
 from informer.cache import Stored
+from informer.errors import Unreachable
 from informer.selectors import Selector
 
 WORKERS = 5  # kube-controller-manager's --concurrent-deployment-syncs
@@ -84,20 +86,29 @@ class DeploymentController:
         claimed = await claim(ctx, deployment, ReplicaSet, deployment.spec.selector)
         replica_sets = [ReplicaSet.decode(stored.data, stored.revision) for stored in claimed]
         rollout = Rollout(ctx, deployment, replica_sets, self._recorder)
-        if deployment.deleting:
-            await rollout.sync_status()
-            return None
-        await rollout.sync_paused()
-        if deployment.spec.paused:
-            return await _follow(rollout)
-        if ROLLBACK_TO in annotations_of(deployment):
-            await _roll_back(rollout)
-            return None
-        if rollout.is_scaling:
-            return await _follow(rollout)
-        if deployment.spec.strategy.type == "Recreate":
-            return await recreate(rollout)
-        return await roll(rollout)
+        try:
+            return await _sync(rollout)
+        except Unreachable:
+            await fence(self._manager, ctx, Deployment, ReplicaSet)
+            raise
+
+
+async def _sync(rollout: Rollout) -> Result | None:
+    deployment = rollout.deployment
+    if deployment.deleting:
+        await rollout.sync_status()
+        return None
+    await rollout.sync_paused()
+    if deployment.spec.paused:
+        return await _follow(rollout)
+    if ROLLBACK_TO in annotations_of(deployment):
+        await _roll_back(rollout)
+        return None
+    if rollout.is_scaling:
+        return await _follow(rollout)
+    if deployment.spec.strategy.type == "Recreate":
+        return await recreate(rollout)
+    return await roll(rollout)
 
 
 async def _follow(rollout: Rollout) -> None:

@@ -26,7 +26,8 @@ async def recreate(rollout: Rollout) -> Result | None:
 def _old_pods_run(rollout: Rollout) -> bool:
     """Whether pods of an old ReplicaSet are there that have not ended; one that is being deleted still runs."""
     old = rollout.old
-    if any(rs.status.replicas > 0 for rs in old):
+    # Its controller may be making pods still as long as it has not seen that it is to have none.
+    if any(not rollout.has_followed(rs) or rs.status.replicas > 0 for rs in old):
         return True
     return any(
         not decode_pod(stored).finished

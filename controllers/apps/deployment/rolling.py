@@ -20,8 +20,7 @@ async def roll(rollout: Rollout) -> Result | None:
 
 async def _scale_new(rollout: Rollout, new: ReplicaSet) -> bool:
     surge, _ = progress.limits(rollout.deployment)
-    total = progress.total_spec(rollout.replica_sets)
-    return await rollout.resize(new, new_size(rollout.replicas, surge, total, new.spec.replicas))
+    return await rollout.resize(new, new_size(rollout.replicas, surge, rollout.occupied, new.spec.replicas))
 
 
 async def _scale_old(rollout: Rollout, new: ReplicaSet) -> bool:
@@ -35,7 +34,7 @@ async def _scale_old(rollout: Rollout, new: ReplicaSet) -> bool:
     # What does not serve goes first: taking it away costs nothing, and makes room.
     for rs, size in zip(olds, without_unhealthy([_size(rs) for rs in olds], budget), strict=True):
         scaled |= await rollout.resize(rs, size)
-    available = sum(rs.status.available_replicas for rs in rollout.replica_sets)
+    available = sum(_size(rs).available for rs in rollout.replica_sets)
     sizes = without_spare([rs.spec.replicas for rs in olds], available, rollout.replicas - unavailable)
     for rs, size in zip(olds, sizes, strict=True):
         scaled |= await rollout.resize(rs, size)
@@ -43,4 +42,6 @@ async def _scale_old(rollout: Rollout, new: ReplicaSet) -> bool:
 
 
 def _size(rs: ReplicaSet) -> Size:
-    return Size(rs.spec.replicas, rs.status.available_replicas)
+    # Pods beyond its size are on their way out, whatever its status still says. kube-controller-manager counts them as
+    # available, and can take away too many when a scaling and a rollout meet.
+    return Size(rs.spec.replicas, min(rs.spec.replicas, rs.status.available_replicas))

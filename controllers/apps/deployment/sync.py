@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -113,7 +114,9 @@ class Rollout:
             self.event("ReplicaSetCreateError", message, "Warning")
             if progress.has_deadline(deployment):
                 self._set_progressing("False", "ReplicaSetCreateError", message)
-                await self.write_status()
+                # Why the creation failed is what the caller has to know, not that this could not be written down.
+                with suppress(ApiError):
+                    await self.write_status()
             raise
         self._add(created)
         if size > 0:
@@ -136,9 +139,7 @@ class Rollout:
         selector = patch.copy(spec["selector"])
         selector["matchLabels"] = {**(selector.get("matchLabels") or {}), revisions.TEMPLATE_HASH: hashed}
         surge, _ = progress.limits(deployment)
-        size = self.replicas
-        if progress.is_rolling(deployment):
-            size = new_size(self.replicas, surge, progress.total_spec(self.replica_sets), 0)
+        size = new_size(self.replicas, surge, self.occupied, 0) if progress.is_rolling(deployment) else self.replicas
         made = ReplicaSet.from_raw(
             {
                 "metadata": {
@@ -177,6 +178,23 @@ class Rollout:
 
     # ---- scaling ---------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def has_followed(rs: ReplicaSet) -> bool:
+        """Whether the ReplicaSet controller has acted on its present size."""
+        return rs.status.observed_generation >= rs.metadata.generation
+
+    @property
+    def occupied(self) -> int:
+        """How many pods there may be now, so that nothing is added to more than there is room for.
+
+        kube-controller-manager adds up the sizes only. Pods of a ReplicaSet that was made smaller may then still be
+        there, or even be in the making, when the new ones come.
+        """
+        surge, _ = progress.limits(self.deployment)
+        if not all(map(self.has_followed, self.replica_sets)):
+            return self.replicas + surge
+        return sum(max(rs.spec.replicas, rs.status.replicas) for rs in self.replica_sets)
+
     async def scale(self, rs: ReplicaSet, size: int) -> bool:
         """Give a ReplicaSet another size and note the scale of the whole; whether the size changed."""
         before = rs.spec.replicas
@@ -209,7 +227,9 @@ class Rollout:
         if len(active) <= 1:
             only = active[0] if active else new or next(iter(revisions.newest_first(old)), None)
             if only is not None:
-                await self.resize(only, self.replicas)
+                # Also if it has that size already, for the note of the scale: without it this goes on being a scaling,
+                # and a rollout never begins.
+                await self.scale(only, self.replicas)
         elif new is not None and self._saturated(new):
             for rs in old:
                 if rs.spec.replicas > 0:

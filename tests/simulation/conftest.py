@@ -1,0 +1,16 @@
+"""The store of the controllers' tests serves simulations too. Faults are what they are about, so the log is kept out."""
+
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from tests.controllers.conftest import store
+
+__all__ = ["store"]
+
+
+@pytest.fixture(autouse=True)
+def _no_log() -> Iterator[None]:
+    with structlog.testing.capture_logs():
+        yield
