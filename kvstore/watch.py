@@ -16,18 +16,20 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
+from typing import TypeAlias
 
 import msgspec
 
 from kvstore.api import WatchFilter
 from kvstore.errors import Compacted, Stopped
 from kvstore.event import StoredEvent
-from kvstore.matcher import Matcher
+from kvstore.matcher import Group, Matcher
 from kvstore.revision import TOMBSTONE
 from kvstore.store import Store
-from kvstore.txn import in_range
 
 OUTBOX_BYTES = 4 << 20  # a stream takes more only while less than this is waiting
 # One response stays well under the 4 MiB that many gRPC clients accept by default (etcd#19441).
@@ -40,6 +42,9 @@ PROGRESS_JITTER = 0.1  # of the interval, as in etcd: keeps streams from reporti
 
 EMPTY_RANGE = "mvcc: watcher range is empty"
 DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
+
+# Events of whole revisions for one response, their size in bytes, and their last revision.
+Part: TypeAlias = tuple[list[StoredEvent], int, int]
 
 
 class State(enum.Enum):
@@ -85,7 +90,7 @@ class Watcher:
         self.nodelete = False
         self.filtered = False
         self.state = State.SYNCED
-        self.held: tuple[list[StoredEvent], int, int] | None = None  # a victim's one batch, its size, its revision
+        self.held: list[Part] = []  # what a victim has still to be given
         self.told = False  # whether events went out since the last progress tick
 
     def wants(self, event: StoredEvent) -> bool:
@@ -168,7 +173,7 @@ class WatchHub:
         self._streams: set[WatchStream] = set()
         self._wake = asyncio.Event()
         self._closed = False
-        self._delivered = self._from_history = 0
+        self._passes = self._delivered = self._from_history = 0
 
     def stream(self) -> WatchStream:
         """A new, empty stream of watches."""
@@ -180,42 +185,57 @@ class WatchHub:
 
     def publish(self, events: Sequence[StoredEvent], revision: int) -> None:
         """Hand the events of a commit, in order and whole revisions, to the synced watchers they concern."""
-        pending: dict[object, list[StoredEvent]] = {}
-        groups = {}
+        concerned: dict[Group[Watcher], list[StoredEvent]] = {}
         for event in events:
             for group in self._synced.match(event.key):
-                name = id(group)
-                mine = pending.get(name)
+                mine = concerned.get(group)
                 if mine is None:
-                    pending[name] = [event]
-                    groups[name] = group
+                    concerned[group] = [event]
                 else:
                     mine.append(event)
-        for name, group in groups.items():
-            mine = pending[name]
-            size = _size(mine)
+        for watcher, parts in self._deal(concerned.items()):
+            if left := watcher.stream._push_parts(watcher, parts):
+                self._synced.remove(watcher, watcher.key, watcher.range_end)
+                self._victims.add(watcher)
+                watcher.state = State.VICTIM
+                watcher.held = left
+                watcher.next_revision = revision + 1
+
+    def _deal(
+        self, concerned: Iterable[tuple[Iterable[Watcher], list[StoredEvent]]]
+    ) -> Iterator[tuple[Watcher, list[Part]]]:
+        """What goes to which watcher of the events that concern its range. Those who want the same share the lists."""
+        for group, mine in concerned:
             first = mine[0].mod_revision
+            shared: dict[bool, list[Part]] = {}
             for watcher in list(group):
                 if watcher.filtered or watcher.next_revision > first:
                     wanted = [event for event in mine if watcher.wants(event)]
                     if wanted:
-                        self._give(watcher, wanted, _size(wanted), revision)
+                        yield watcher, self._parts(wanted, watcher.prev_kv)
                 else:
-                    self._give(watcher, mine, size, revision)
+                    parts = shared.get(watcher.prev_kv)
+                    if parts is None:
+                        parts = shared[watcher.prev_kv] = self._parts(mine, watcher.prev_kv)
+                    yield watcher, parts
 
-    def _give(self, watcher: Watcher, events: list[StoredEvent], size: int, revision: int) -> None:
-        if watcher.prev_kv:
+    def _parts(self, events: list[StoredEvent], prev_kv: bool) -> list[Part]:
+        """The events in parts that each fit a response, whole revisions."""
+        if prev_kv:
             for event in events:
                 self._store.fill_prev(event)
-        self._delivered += len(events)
-        if watcher.stream.has_room:
-            watcher.stream._push_events(watcher, events, size, events[-1].mod_revision)
-            return
-        self._synced.remove(watcher, watcher.key, watcher.range_end)
-        self._victims.add(watcher)
-        watcher.state = State.VICTIM
-        watcher.held = (events, size, events[-1].mod_revision)
-        watcher.next_revision = revision + 1
+        parts: list[Part] = []
+        begin = size = 0
+        for at, event in enumerate(events):
+            more = EVENT_OVERHEAD + len(event.record)
+            if prev_kv and event.prev is not None:
+                more += len(event.prev)
+            if size + more > MAX_RESPONSE_BYTES and at and event.mod_revision != events[at - 1].mod_revision:
+                parts.append((events[begin:at], size, events[at - 1].mod_revision))
+                begin, size = at, 0
+            size += more
+        parts.append((events[begin:] if begin else events, size, events[-1].mod_revision))
+        return parts
 
     # ---- catching up ----------------------------------------------------------------------------------------------
 
@@ -229,7 +249,7 @@ class WatchHub:
                 await asyncio.sleep(0)
 
     def sync_pass(self) -> bool:
-        """Read one slice of history for the watchers furthest behind. Says whether another pass may do more."""
+        """Read one slice of history for watchers that are behind. Says whether another pass may do more."""
         turn = []
         for watcher in self._unsynced:
             if watcher.stream.has_room:
@@ -239,20 +259,19 @@ class WatchHub:
         turn = [watcher for watcher in turn if not self._cancel_if_compacted(watcher)]
         if not turn:
             return False
-        start = min(watcher.next_revision for watcher in turn)
+        # The one furthest behind lets all of them catch up with the least reading; the one that waited longest, every
+        # other time, keeps a crowd of newcomers from holding up the rest.
+        self._passes += 1
+        start = min(watcher.next_revision for watcher in turn) if self._passes & 1 else turn[0].next_revision
         events, reached = self._store.history(start, HISTORY_SLICE_BYTES)
         self._from_history += len(events)
-        for watcher in turn:
-            if watcher.next_revision > reached:
-                continue
-            wanted = _concerning(watcher, events)
-            if wanted:
-                if watcher.prev_kv:
-                    for event in wanted:
-                        self._store.fill_prev(event)
-                self._delivered += len(wanted)
-                watcher.stream._push_events(watcher, wanted, _size(wanted), self._store.revision)
-            watcher.next_revision = reached + 1
+        served = {watcher: reached + 1 for watcher in turn if start <= watcher.next_revision <= reached}
+        for watcher, parts in self._deal(_concerned(served, events)):
+            left = watcher.stream._push_parts(watcher, parts, self._store.revision)
+            if left:
+                served[watcher] = left[0][0][0].mod_revision
+        for watcher, next_revision in served.items():
+            watcher.next_revision = next_revision
             del self._unsynced[watcher]
             self._place(watcher)
         return True
@@ -285,11 +304,11 @@ class WatchHub:
         for watcher in [each for each in stream.watchers.values() if each.state is State.VICTIM]:
             if not stream.has_room:
                 return
-            held, watcher.held = watcher.held, None
-            assert held is not None
-            self._victims.remove(watcher)
-            stream._push_events(watcher, *held)
-            self._place(watcher)
+            watcher.held = stream._push_parts(watcher, watcher.held)
+            if not watcher.held:
+                self._victims.remove(watcher)
+                self._place(watcher)
+        stream._answer_progress()
         self._wake.set()
 
     # ---- watchers and streams -------------------------------------------------------------------------------------
@@ -327,7 +346,7 @@ class WatchHub:
         assert len(watchers) == len(self._synced) + len(self._unsynced) + len(self._victims)
         for watcher in watchers:
             assert (watcher.state is State.UNSYNCED) == (watcher in self._unsynced)
-            assert (watcher.state is State.VICTIM) == (watcher in self._victims) == (watcher.held is not None)
+            assert (watcher.state is State.VICTIM) == (watcher in self._victims) == bool(watcher.held)
         for stream in self._streams:
             assert stream.outbox_bytes == sum(response.size for response in stream._outbox)
 
@@ -411,7 +430,8 @@ class WatchStream:
     def request_progress(self) -> None:
         """Ask for a response with id -1 that says up to which revision every watcher of the stream has everything.
 
-        It is answered as soon as all of them are synced. A stream without watchers gets no answer, as in etcd.
+        It is answered once all of them are synced and the outbox has room; requests until then share that answer. A
+        stream without watchers gets none, as in etcd.
         """
         self._progress_wanted = bool(self.watchers)
         self._answer_progress()
@@ -477,14 +497,24 @@ class WatchStream:
         self._open.clear()
         self._append(response)
 
-    def _push_events(self, watcher: Watcher, events: list[StoredEvent], size: int, revision: int) -> None:
+    def _push_parts(self, watcher: Watcher, parts: list[Part], revision: int = 0) -> list[Part]:
+        """Queue parts as long as there is room; gives the rest. `revision` 0 = that of a part's last event."""
+        for part in parts:
+            if not self.has_room:
+                return parts[parts.index(part) :]
+            self._push_events(watcher, part, revision)
+        return []
+
+    def _push_events(self, watcher: Watcher, part: Part, revision: int) -> None:
+        events, size, last = part
         watcher.told = True
+        self._hub._delivered += len(events)
         pending = self._open.get(watcher.id)
         if pending is not None and pending.size + size <= MAX_RESPONSE_BYTES:
-            pending.extend(events, size, revision)
+            pending.extend(events, size, revision or last)
             self.outbox_bytes += size
             return
-        response = StreamResponse(watcher.id, revision)
+        response = StreamResponse(watcher.id, revision or last)
         response.prev_kv = watcher.prev_kv
         response.events = events
         response.size += size
@@ -503,11 +533,13 @@ class WatchStream:
     def _drop(self, watcher: Watcher) -> None:
         self._hub._forget(watcher)
         del self.watchers[watcher.id]
+        if not self.watchers:
+            self._progress_wanted = False
 
     # ---- progress -------------------------------------------------------------------------------------------------
 
     def _answer_progress(self) -> None:
-        if self._progress_wanted and self.watchers and all(map(self._up_to_date, self.watchers.values())):
+        if self._progress_wanted and self.has_room and all(map(self._up_to_date, self.watchers.values())):
             self._progress_wanted = False
             self._push(StreamResponse(-1, self._hub._store.revision))
 
@@ -523,22 +555,24 @@ class WatchStream:
         self._ticker = None
         notified = [watcher for watcher in self.watchers.values() if watcher.progress_notify]
         for watcher in notified:
-            if not watcher.told and self._up_to_date(watcher):
+            if not watcher.told and self._up_to_date(watcher) and self.has_room:
                 self._push(StreamResponse(watcher.id, self._hub._store.revision))
             watcher.told = False
         if notified:
             self._schedule_tick()
 
 
-def _size(events: list[StoredEvent]) -> int:
-    size = EVENT_OVERHEAD * len(events)
-    for event in events:
-        size += len(event.record)
-        if event.prev is not None:
-            size += len(event.prev)
-    return size
-
-
-def _concerning(watcher: Watcher, events: Sequence[StoredEvent]) -> list[StoredEvent]:
-    key, end = watcher.key, watcher.range_end
-    return [event for event in events if in_range(event.key, key, end) and watcher.wants(event)]
+def _concerned(
+    watchers: Iterable[Watcher], events: Sequence[StoredEvent]
+) -> Iterator[tuple[list[Watcher], list[StoredEvent]]]:
+    """The watchers of each range with the events in it, if any: one sort of all events, then two look-ups a range."""
+    by_key = sorted(events, key=attrgetter("key"))
+    keys = [event.key for event in by_key]
+    ranges: dict[tuple[bytes, bytes], list[Watcher]] = {}
+    for watcher in watchers:
+        ranges.setdefault((watcher.key, watcher.range_end), []).append(watcher)
+    for (key, range_end), group in ranges.items():
+        low = bisect_left(keys, key)
+        high = len(keys) if range_end == b"\x00" else bisect_left(keys, range_end or key + b"\x00")
+        if low < high:
+            yield group, sorted(by_key[low:high], key=attrgetter("revision"))
