@@ -28,10 +28,10 @@ from kvstore.index import Index
 from kvstore.recent import RecentRecords
 from kvstore.record import decode, encode, encode_tombstone, key_of, without_value
 from kvstore.revision import is_tombstone, main_of, pack, to_key
-from kvstore.txn import Path, decide
+from kvstore.txn import Path, decide, in_range
 
 # etcd removes 1,000 revisions a step and rests 10 ms; ours rests for as long as a step took, so writers get half.
-COMPACTION_STEP_BYTES = 1 << 20
+COMPACTION_STEP_BYTES = 256 << 10  # looked through on the event loop: some milliseconds
 COMPACTION_STEP_KEYS = 2_000
 # A batch that grew this big waits for the disk before it takes more: bounds memory and the time of one commit.
 MAX_BATCH_BYTES = 16 << 20
@@ -392,7 +392,20 @@ class Store:
         # Inside a write that has changed something, `current` is its revision and the staged one is the one before.
         if at == max(current, self._staged_revision):
             return self.index.count_newest(key, end)
-        return len(self.index.range(key, end, at))
+        if at < self.revision:
+            return len(self.index.range(key, end, at))
+        # Nearly the newest state: under load a page must not cost a walk through the whole range.
+        since = {
+            event.key
+            for batch in (self._committing, self._gathering)
+            if batch is not None
+            for event in batch.events
+            if event.mod_revision > at and in_range(event.key, key, end)
+        }
+        index = self.index
+        return index.count_newest(key, end) + sum(
+            bool(index.at(each, at)) - bool(index.newest(each)[0]) for each in since
+        )
 
     def compared(self, compare: Compare, at: int) -> Sequence[KeyValue]:
         """The keys that a compare is about, at a revision; read from disk only if value or lease matters."""

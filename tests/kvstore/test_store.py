@@ -166,6 +166,31 @@ async def test_bounds_filter_before_the_limit_and_never_change_the_count(node: N
     assert (result.count, result.more) == (5, True)
 
 
+async def test_a_count_is_of_its_revision_whatever_is_on_its_way_to_the_disk(node: Node) -> None:
+    for key in (b"a", b"b", b"c", b"d", b"z"):
+        await node.put(Put(key))
+    await node.delete_range(DeleteRange(b"d"))
+    disk = HeldCommits(node)
+    committing = asyncio.ensure_future(node.put(Put(b"new")))
+    await disk.wait_started()
+    changes = [node.put(Put(b"a")), node.put(Put(b"d")), node.put(Put(b"new")), node.delete_range(DeleteRange(b"b"))]
+    gathering = [asyncio.ensure_future(change) for change in changes]
+    await asyncio.sleep(0)
+    spans = [(b"a", b"p"), (b"a", b"\x00"), (b"b", b"c"), (b"d", b""), (b"new", b""), (b"p", b"zz")]
+    durable = node.revision
+    for limit, count_only in ((1, False), (0, False), (0, True)):
+        counts = [node.range(Range(*span, limit=limit, count_only=count_only)).count for span in spans]
+        assert counts == [3, 4, 1, 0, 0, 1]
+    revisions = [*range(durable, durable + 6), 0]
+    ranges = [Range(b"a", b"p", limit=1, revision=revision) for revision in revisions]
+    inside = asyncio.ensure_future(node.txn(Txn(success=(Put(b"e"), *ranges))))
+    await asyncio.sleep(0)
+    disk.restore()
+    await asyncio.gather(committing, *gathering)
+    #                                                     new  a  d  new  -b  e
+    assert [result.count for result in (await inside).results[1:]] == [3, 4, 4, 5, 5, 4, 5]  # type: ignore[union-attr]
+
+
 async def test_keys_only_keeps_everything_but_the_value(node: Node) -> None:
     lease, _ = await node.lease_grant(60)
     await node.put(Put(b"k", b"value", lease=lease))
