@@ -48,7 +48,7 @@ class Backend:
     """An open data directory. `close()` it; a second opener, in this process or another, gets `DataDirInUse`."""
 
     def __init__(self, directory: Path, *, quota_bytes: int, fsync: bool, inline: bool, rng: random.Random) -> None:
-        self._inline = inline
+        self._directory = directory
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _lock(directory)
@@ -119,10 +119,16 @@ class Backend:
                 return job()
             return await asyncio.get_running_loop().run_in_executor(self._writer, job)
         except (lmdb.Error, OSError) as error:
-            if isinstance(error, lmdb.MapFullError) or _says(error, NO_SPACE):
+            full = isinstance(error, lmdb.MapFullError) or _says(error, NO_SPACE)
+            if full or (_says(error, (errno.EIO,)) and self._disk_is_full()):
                 raise NoSpace() from error
             log.error("write_failed", error=str(error))
             raise Unavailable(f"etcdserver: the database cannot be written: {error}") from error
+
+    def _disk_is_full(self) -> bool:
+        # LMDB says "Input/output error" of a write that the disk had room for only in part.
+        disk = os.statvfs(self._directory)
+        return disk.f_bavail * disk.f_frsize < MIB
 
     def commit(self, batch: Commit) -> None:
         """The job that writes one batch, durably; all of it or nothing."""

@@ -123,6 +123,53 @@ async def test_at_the_quota_puts_fail_and_reads_deletes_and_compaction_go_on(tmp
         await node.put(Put(b"key", bytes(1000)))
 
 
+ON_A_FULL_DISK = """
+import asyncio, sys
+from pathlib import Path
+from kvstore.api import DeleteRange, Put, Range
+from kvstore.errors import NoSpace
+from kvstore.node import Node
+
+async def main():
+    directory = Path(sys.argv[1])
+    written = 0
+    async with Node.open(directory / "data") as node:
+        try:
+            while True:
+                await node.put(Put(b"k%d" % written, bytes(100_000)))
+                written += 1
+        except NoSpace:
+            print("full")
+    with open(directory / "rest", "wb", buffering=0) as rest:
+        try:
+            while rest.write(bytes(4096)):
+                continue
+        except OSError:
+            print("not a byte left")
+    async with Node.open(directory / "data") as node:
+        assert node.range(Range(b"k", b"l", count_only=True)).count == written
+        (directory / "rest").unlink()
+        assert (await node.delete_range(DeleteRange(b"k", b"l"))).deleted == written
+        await node.compact(node.revision, physical=True)
+        await node.put(Put(b"k", bytes(100_000)))
+        print("usable again")
+
+asyncio.run(main())
+"""
+
+
+def test_a_full_disk_is_told_survived_and_left_by_deleting(tmp_path: Path) -> None:
+    mounted = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount -t tmpfs -o size=4m none "$0" && exec "$@"']
+    if subprocess.run([*mounted, tmp_path, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a small disk here")
+    done = subprocess.run(
+        [*mounted, tmp_path, sys.executable, "-c", ON_A_FULL_DISK, tmp_path], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if line in ("full", "not a byte left", "usable again")]
+    assert told == ["full", "not a byte left", "usable again"]
+
+
 def test_backend_closes_everything_when_it_cannot_open(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(b"x" * 10_000)
     for _ in range(2):  # the lock of the first try must be free again
