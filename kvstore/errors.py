@@ -147,6 +147,114 @@ class TimedOut(Unavailable):
     message = "etcdserver: request timed out"
 
 
+# ---- authentication and permissions
+
+
+class RootUserNotExist(KvError):
+    code = Code.FAILED_PRECONDITION
+    message = "etcdserver: root user does not exist"
+
+
+class RootRoleNotGranted(KvError):
+    code = Code.FAILED_PRECONDITION
+    message = "etcdserver: root user does not have root role"
+
+
+class UserExists(KvError):
+    code = Code.FAILED_PRECONDITION
+    message = "etcdserver: user name already exists"
+
+
+class UserEmpty(InvalidArgument):
+    """A user without a name; or a call without a user, where one is needed."""
+
+    message = "etcdserver: user name is empty"
+
+
+class UserNotFound(KvError):
+    code = Code.FAILED_PRECONDITION
+    message = "etcdserver: user name not found"
+
+
+class RoleExists(KvError):
+    code = Code.FAILED_PRECONDITION
+    message = "etcdserver: role name already exists"
+
+
+class RoleNotFound(KvError):
+    code = Code.FAILED_PRECONDITION
+    message = "etcdserver: role name not found"
+
+
+class RoleEmpty(InvalidArgument):
+    message = "etcdserver: role name is empty"
+
+
+class RoleNotGranted(KvError):
+    code = Code.FAILED_PRECONDITION
+    message = "etcdserver: role is not granted to the user"
+
+
+class PermissionNotGranted(KvError):
+    code = Code.FAILED_PRECONDITION
+    message = "etcdserver: permission is not granted to the role"
+
+
+class PermissionNotGiven(InvalidArgument):
+    message = "etcdserver: permission not given"
+
+
+class InvalidAuthManagement(InvalidArgument):
+    """A permission for a range that cannot be, or a change that would lock root out."""
+
+    message = "etcdserver: invalid auth management"
+
+
+class AuthNotEnabled(KvError):
+    code = Code.FAILED_PRECONDITION
+    message = "etcdserver: authentication is not enabled"
+
+
+class AuthFailed(InvalidArgument):
+    message = "etcdserver: authentication failed, invalid user ID or password"
+
+
+class NoPasswordUser(KvError):
+    """As etcd words it: not mapped to a status of its own."""
+
+    message = "auth: authentication failed, password was given for no password user"
+
+
+class PasswordTooLong(KvError):
+    """More than the 72 bytes that bcrypt looks at."""
+
+    message = "bcrypt: password length exceeds 72 bytes"
+
+
+class InvalidAuthToken(KvError):
+    """The token is unknown or has expired: authenticate again."""
+
+    code = Code.UNAUTHENTICATED
+    message = "etcdserver: invalid auth token"
+
+
+class AuthOldRevision(InvalidArgument):
+    """Users or permissions changed since the token was given: authenticate again."""
+
+    message = "etcdserver: revision of auth store is old"
+
+
+class PermissionDenied(KvError):
+    code = Code.PERMISSION_DENIED
+    message = "etcdserver: permission denied"
+
+
+class TooManyRequests(KvError):
+    """More of them wait than the server is willing to hold."""
+
+    message = "etcdserver: too many requests"
+
+
 class DataDirError(Exception):
     """The data directory cannot be used; the text says why and what to do. Nothing in it was changed."""
 

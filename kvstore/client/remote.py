@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Final, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -14,10 +15,22 @@ from google.protobuf.message import Message
 
 from kvstore import api
 from kvstore.client import messages as convert
-from kvstore.errors import BY_MESSAGE, Compacted, KvError, Unavailable, WatchCanceled, from_status
+from kvstore.client.login import Credentials, Login, needs_login
+from kvstore.client.tls import TLS
+from kvstore.errors import (
+    BY_MESSAGE,
+    Compacted,
+    KvError,
+    PermissionDenied,
+    Unavailable,
+    WatchCanceled,
+    from_status,
+)
 from kvstore.proto import messages as pb
 
 Answer = TypeVar("Answer", bound=Message)
+T = TypeVar("T")
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
 StreamCall: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
 
 DIAL_TIMEOUT: Final = 5.0
@@ -36,6 +49,7 @@ _OPTIONS: Final = (
 )
 
 _REQUIRE_LEADER: Final = (("hasleader", "true"),)
+_STATUS_TEXT: Final = re.compile(r"rpc error: code = \w+ desc = (.*)")
 
 
 class RemoteClient:
@@ -46,8 +60,14 @@ class RemoteClient:
     for the caller to find out. When no endpoint can be connected to within `dial_timeout` seconds, or every one has
     refused, a call raises `Unavailable`, saying which were tried and for how long.
 
+    With `user` and `password` it logs in before its first call, and again when the server says that the token is no
+    longer good; what was refused for that reason is then sent once more. Every call may raise `AuthFailed`.
+
+    Endpoints are `HOST:PORT`, `http://` or `etcd://` and that, or `https://` or `etcds://` for TLS. `tls` has the
+    files for it; with it endpoints without a scheme are TLS too.
+
     There are no other timeouts: wrap calls in `asyncio.timeout`. Belongs to the event loop of its first call.
-    Raises `ValueError` for an endpoint that is malformed.
+    Raises `ValueError` for an endpoint that is malformed, or a TLS file that cannot be read.
     """
 
     def __init__(
@@ -56,12 +76,20 @@ class RemoteClient:
         *,
         rng: random.Random | None = None,
         dial_timeout: float = DIAL_TIMEOUT,
+        user: str | None = None,
+        password: str = "",
+        tls: TLS | None = None,
     ) -> None:
         if not endpoints:
             raise ValueError("no endpoint was given")
-        self._endpoints = [_Endpoint(_target(endpoint), dial_timeout) for endpoint in endpoints]
+        targets = [_target(endpoint, tls is not None) for endpoint in endpoints]
+        credentials = (tls or TLS()).credentials() if any(encrypted for _, encrypted in targets) else None
+        self._endpoints = [
+            _Endpoint(target, dial_timeout, credentials if encrypted else None) for target, encrypted in targets
+        ]
         self._current = (rng or random.Random()).randrange(len(self._endpoints))
         self._dial_timeout = dial_timeout
+        self._login = None if user is None else Login(Credentials(user, password), self._authenticate)
         self._closed = False
 
     @property
@@ -157,8 +185,11 @@ class RemoteClient:
 
     async def lease_keep_alive(self, lease_id: int) -> api.LeaseKeepAliveResponse:
         """Renew a lease once."""
+        return await self._logged_in(lambda metadata: self._keep_alive(lease_id, metadata))
+
+    async def _keep_alive(self, lease_id: int, metadata: Metadata) -> api.LeaseKeepAliveResponse:
         endpoint = await self._connected()
-        stream = endpoint.stream("/etcdserverpb.Lease/LeaseKeepAlive")
+        stream = endpoint.stream("/etcdserverpb.Lease/LeaseKeepAlive", metadata)
         try:
             await stream.write(pb.LeaseKeepAliveRequest(ID=lease_id).SerializeToString())
             data = await _received(stream)
@@ -224,22 +255,67 @@ class RemoteClient:
     # ---- how calls are made
 
     async def _write(self, path: str, request: Message, answer: type[Answer]) -> Answer:
-        return await self._call(await self._connected(), path, request, answer)
+        if self._login is None:
+            return await self._call(await self._connected(), path, request, answer)
+
+        async def call(metadata: Metadata) -> Answer:
+            return await self._call(await self._connected(), path, request, answer, metadata)
+
+        return await self._logged_in(call)
 
     async def _read(self, path: str, request: Message, answer: type[Answer]) -> Answer:
+        if self._login is None:
+            return await self._read_with(None, path, request, answer)
+        return await self._logged_in(lambda metadata: self._read_with(metadata, path, request, answer))
+
+    async def _read_with(self, metadata: Metadata | None, path: str, request: Message, answer: type[Answer]) -> Answer:
         for _ in self._endpoints[1:]:
             endpoint = await self._connected()
             try:
-                return await self._call(endpoint, path, request, answer)
+                return await self._call(endpoint, path, request, answer, metadata)
             except Unavailable:
                 if self._closed:
                     raise
                 self._rotate(endpoint)
-        return await self._call(await self._connected(), path, request, answer)
+        return await self._call(await self._connected(), path, request, answer, metadata)
 
-    async def _call(self, endpoint: _Endpoint, path: str, request: Message, answer: type[Answer]) -> Answer:
+    async def _authenticate(self, credentials: Credentials) -> str:
+        message = pb.AuthenticateRequest(name=credentials.user, password=credentials.password)
+        answer = await self._read_with(None, "/etcdserverpb.Auth/Authenticate", message, pb.AuthenticateResponse)
+        return answer.token
+
+    async def _logged_in(self, call: Callable[[Metadata], Awaitable[T]], *, watch: bool = False) -> T:
+        """Make a call with the token. What is refused because of the token was not done, so it is made again."""
+        login = self._login
+        if login is None:
+            return await call(())
+        token = await login.token()
         try:
-            data = await endpoint.unary(path, request.SerializeToString())
+            return await call(_metadata(token))
+        except PermissionDenied:
+            # etcd 3.5 says so of a watch whose token has expired, too: another call tells, and renews it.
+            if not watch:
+                raise
+            message = pb.AuthUserGetRequest(name=login.user)
+            await self._read("/etcdserverpb.Auth/UserGet", message, pb.AuthUserGetResponse)
+            if await login.token() == token:
+                raise
+        except KvError as error:
+            if not needs_login(error):
+                raise
+            await login.token(instead_of=token)
+        return await call(_metadata(await login.token()))
+
+    async def _call(
+        self,
+        endpoint: _Endpoint,
+        path: str,
+        request: Message,
+        answer: type[Answer],
+        metadata: Metadata | None = None,
+    ) -> Answer:
+        try:
+            data = await endpoint.unary(path, request.SerializeToString(), metadata)
         except grpc.aio.AioRpcError as error:
             raise self._failed(endpoint, error) from None
         except asyncio.CancelledError:
@@ -315,8 +391,12 @@ class RemoteWatch:
         return self._created_revision
 
     async def __aenter__(self) -> Self:
+        await self._client._logged_in(self._begin, watch=True)
+        return self
+
+    async def _begin(self, metadata: Metadata) -> None:
         self._endpoint = await self._client._connected()
-        self._stream = self._endpoint.stream("/etcdserverpb.Watch/Watch", _REQUIRE_LEADER)
+        self._stream = self._endpoint.stream("/etcdserverpb.Watch/Watch", (*_REQUIRE_LEADER, *metadata))
         try:
             await self._send(pb.WatchRequest(create_request=self._create))
             created = await self._next()
@@ -324,7 +404,6 @@ class RemoteWatch:
             await self._close()
             raise
         self._created_revision = created.header.revision
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -391,16 +470,20 @@ class RemoteWatch:
 class _Endpoint:
     """One server, and the channel to it, opened when first used."""
 
-    def __init__(self, target: str, dial_timeout: float) -> None:
+    def __init__(self, target: str, dial_timeout: float, credentials: grpc.ChannelCredentials | None) -> None:
         self.target = target
         self._dial_timeout = dial_timeout
+        self._credentials = credentials
         self._channel: grpc.aio.Channel | None = None
         self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:
             options = (*_OPTIONS, ("grpc.min_reconnect_backoff_ms", int(self._dial_timeout * 1000)))
-            self._channel = grpc.aio.insecure_channel(self.target, options=options)
+            if self._credentials is None:
+                self._channel = grpc.aio.insecure_channel(self.target, options=options)
+            else:
+                self._channel = grpc.aio.secure_channel(self.target, self._credentials, options=options)
         return self._channel
 
     def ready(self) -> bool:
@@ -417,13 +500,13 @@ class _Endpoint:
                 return False
             await channel.wait_for_state_change(state)
 
-    async def unary(self, path: str, request: bytes) -> bytes:
+    async def unary(self, path: str, request: bytes, metadata: Metadata | None = None) -> bytes:
         call = self._unary.get(path)
         if call is None:
             call = self._unary[path] = self._open().unary_unary(path, None, None)
-        return await call(request)
+        return await call(request) if metadata is None else await call(request, metadata=metadata)
 
-    def stream(self, path: str, metadata: tuple[tuple[str, str], ...] = ()) -> StreamCall:
+    def stream(self, path: str, metadata: Metadata = ()) -> StreamCall:
         return self._open().stream_stream(path, None, None)(None, metadata=metadata)
 
     async def close(self) -> None:
@@ -439,20 +522,21 @@ async def _received(stream: StreamCall) -> bytes | None:
     return data if isinstance(data, bytes) else None
 
 
-def _target(endpoint: str) -> str:
+def _target(endpoint: str, encrypted: bool) -> tuple[str, bool]:
+    """An endpoint as gRPC takes it, and whether it is TLS; without a scheme that is `encrypted`."""
     text = endpoint.strip()
     if "://" not in text:
-        text = f"http://{text}"
+        text = f"{'https' if encrypted else 'http'}://{text}"
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
         raise ValueError(f"invalid endpoint {endpoint!r}: {error}") from None
-    if parts.scheme == "https":
-        raise ValueError(f"cannot connect to {endpoint!r}: TLS is not supported yet")
-    if parts.scheme not in ("http", "etcd") or not parts.hostname or port is None or parts.path not in ("", "/"):
+    known = parts.scheme in ("http", "https", "etcd", "etcds")
+    if not known or not parts.hostname or port is None or parts.path not in ("", "/"):
         raise ValueError(f"invalid endpoint {endpoint!r}: expected HOST:PORT, such as 127.0.0.1:2379")
-    return f"[{parts.hostname}]:{port}" if ":" in parts.hostname else f"{parts.hostname}:{port}"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{host}:{port}", parts.scheme in ("https", "etcds")
 
 
 def _canceled(response: pb.WatchResponse) -> KvError:
@@ -461,7 +545,14 @@ def _canceled(response: pb.WatchResponse) -> KvError:
     reason = response.cancel_reason
     if reason in BY_MESSAGE:
         return BY_MESSAGE[reason]()
+    status = _STATUS_TEXT.fullmatch(reason)  # the reason is the text of a gRPC error when permission is refused
+    if status is not None and status[1] in BY_MESSAGE:
+        return BY_MESSAGE[status[1]]()
     return WatchCanceled(reason or None)
+
+
+def _metadata(token: str) -> Metadata:
+    return (("token", token),) if token else ()
 
 
 def _client_closed() -> Unavailable:
