@@ -210,7 +210,7 @@ async def test_after_the_node_closed_every_call_of_a_client_says_so(tmp_path: Pa
 
 
 async def test_a_database_that_cannot_be_read_is_a_typed_error(node: Node) -> None:
-    node._backend._env.close()
+    node._backend._db.env.close()
     for read in (lambda: node._backend.get_many([pack(2, 0)]), lambda: node._backend.scan(1, 100)):
         with pytest.raises(Unavailable, match="cannot be read"):
             read()
