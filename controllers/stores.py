@@ -1,6 +1,7 @@
 """Which store is meant: the one rule that the manager and the command line share.
 
-`etcd://HOST:PORT,HOST:PORT`   servers: ours, or an etcd cluster
+`etcd://HOST:PORT,HOST:PORT`   servers: ours, or an etcd cluster; `etcds://` is the same over TLS, with the files that
+                               ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY name, as for etcdctl
 `DIRECTORY`, `file:DIRECTORY`  an embedded store in that directory
 None                           what the environment variable LISTWATCH_STORE names; else the server on 127.0.0.1:2379 if
                                one answers; else an embedded store in the user's data directory
@@ -40,7 +41,7 @@ log = structlog.get_logger("controllers")
 
 
 class Servers(msgspec.Struct, frozen=True):
-    """Servers to connect to, as `etcd://HOST:PORT,...`."""
+    """Servers to connect to, as `etcd://HOST:PORT,...`, or `etcds://` for TLS."""
 
     url: str
 
@@ -67,7 +68,7 @@ def locate(name: str | None = None, environ: Mapping[str, str] = os.environ) -> 
         data_home = environ.get("XDG_DATA_HOME")
         base = Path(data_home) if data_home else Path(environ.get("HOME") or Path.home()) / ".local" / "share"
         return LocalDefault(base / "listwatch" / "default")
-    if name.startswith("etcd://"):
+    if name.startswith(("etcd://", "etcds://")):
         return Servers(name)
     if name.startswith(("http://", "https://")):
         raise StoreError(f"store {name!r}: write etcd://HOST:PORT for a server")
@@ -100,7 +101,7 @@ async def open_store(
         location = Servers(f"etcd://{local}") if await _answers(local) else Directory(location.path)
     async with AsyncExitStack() as stack:
         if isinstance(location, Servers):
-            client = await _connect(location.url, connect_timeout, rng, stack)
+            client = await _connect(location.url, environ, connect_timeout, rng, stack)
         else:
             client = await _open_directory(location.path, local, serve, rng, stack)
         yield client
@@ -121,12 +122,14 @@ async def _answers(address: str) -> bool:
     return True
 
 
-async def _connect(url: str, connect_timeout: float, rng: random.Random, stack: AsyncExitStack) -> Client:
+async def _connect(
+    url: str, environ: Mapping[str, str], connect_timeout: float, rng: random.Random, stack: AsyncExitStack
+) -> Client:
     # Here and below: gRPC costs 30 MB and a tenth of a second, and an embedded store needs none of it.
-    from kvstore.client.remote import RemoteClient
+    from kvstore.client import TLS, connect
 
     try:
-        client = RemoteClient(url.removeprefix("etcd://").split(","), rng=rng)
+        client = connect(url, rng=rng, tls=TLS.from_environ(environ) if url.startswith("etcds://") else None)
     except ValueError as error:
         raise StoreError(f"store {url!r}: {error}") from None
     stack.push_async_callback(client.close)

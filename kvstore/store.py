@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from time import perf_counter
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -24,6 +25,7 @@ from kvstore.api import Compare, CompareTarget, DeleteRange, KeyValue, Op, Put, 
 from kvstore.backend import NO_COMPACTION, Backend, Commit
 from kvstore.errors import Compacted, FutureRevision, KeyNotFound, KvError, LeaseNotFound, NoSpace, Stopped
 from kvstore.event import StoredEvent
+from kvstore.histogram import Durations, Histogram
 from kvstore.index import Index
 from kvstore.recent import RecentRecords
 from kvstore.record import decode, encode, encode_tombstone, key_of, without_value
@@ -91,7 +93,10 @@ class LeaseBook(Protocol):
 
 
 class StoreStatistics(msgspec.Struct, frozen=True):
-    """Numbers of the commit pipeline since the start; sizes in bytes."""
+    """Numbers of the commit pipeline since the start; sizes in bytes.
+
+    `puts`, `deletes` and `ranges` count those inside transactions too, as etcd's metrics do.
+    """
 
     revision: int
     staged_revision: int
@@ -101,6 +106,12 @@ class StoreStatistics(msgspec.Struct, frozen=True):
     committed_changes: int
     failed_commits: int
     gathering_bytes: int
+    pending_writes: int
+    puts: int
+    deletes: int
+    ranges: int
+    txns: int
+    commit_seconds: Durations
     db_size: int
     db_size_in_use: int
 
@@ -152,6 +163,8 @@ class Store:
         self._all_back = asyncio.Event()
         self._stopping = False
         self._commits = self._changes = self._failed = 0
+        self._puts = self._deletes = self._ranges = self._txns = 0
+        self._commit_seconds = Histogram()
 
     # ---- start-up -------------------------------------------------------------------------------------------------
 
@@ -246,7 +259,7 @@ class Store:
                 self._committing = batch
                 self._room.set()
                 try:
-                    await self._backend.write(lambda batch=batch: self._backend.commit(batch.commit))  # type: ignore[misc]
+                    await self._backend.write(lambda batch=batch: self._timed_commit(batch))  # type: ignore[misc]
                 except KvError as error:
                     self._fail(batch, error)
                 else:
@@ -255,6 +268,11 @@ class Store:
                     self._wake.set()
             elif self._stopping:
                 return
+
+    def _timed_commit(self, batch: Batch) -> None:
+        began = perf_counter()
+        self._backend.commit(batch.commit)
+        self._commit_seconds.observe(perf_counter() - began)
 
     async def _gather(self) -> None:
         """Wait, a moment, for the writers that the last commit answered: they come back soon, if at all."""
@@ -322,6 +340,7 @@ class Store:
 
     def read(self, request: Txn) -> TxnResult:
         """Run a transaction that only reads, at the durable revision."""
+        self._txns += 1
         return self._read(request, decide(request, lambda compare: self.compared(compare, self.revision)))
 
     def _read(self, request: Txn, path: Path) -> TxnResult:
@@ -350,6 +369,7 @@ class Store:
 
     def _range(self, request: Range, current: int) -> RangeResult:
         """Read with `current` as the newest revision; etcd's order of work: fetch, filter, sort, limit."""
+        self._ranges += 1
         at = self._revision_for(request.revision, current)
         key, end, limit = request.key, request.range_end, request.limit
         if request.count_only:
@@ -498,6 +518,12 @@ class Store:
             committed_changes=self._changes,
             failed_commits=self._failed,
             gathering_bytes=self._gathering.size,
+            pending_writes=sum(len(batch.waiters) for batch in (self._gathering, self._committing) if batch),
+            puts=self._puts,
+            deletes=self._deletes,
+            ranges=self._ranges,
+            txns=self._txns,
+            commit_seconds=self._commit_seconds.read(),
             db_size=size,
             db_size_in_use=in_use,
         )
@@ -525,6 +551,7 @@ class WriteTxn:
     def put(self, request: Put) -> PutResult:
         """Write a key. Raises KeyNotFound or LeaseNotFound before anything is changed."""
         store = self._store
+        store._puts += 1
         leases = store._leases
         assert leases is not None
         key, value, lease = request.key, request.value, request.lease
@@ -553,6 +580,7 @@ class WriteTxn:
     def delete_range(self, request: DeleteRange) -> DeleteResult:
         """Delete the keys of a range; the revision moves only if there were any."""
         store = self._store
+        store._deletes += 1
         leases = store._leases
         assert leases is not None
         pairs = store.index.range(request.key, request.range_end, self.revision)
@@ -569,6 +597,7 @@ class WriteTxn:
     def txn(self, request: Txn) -> TxnResult:
         """Decide a transaction, check the whole path it takes, then run it."""
         store = self._store
+        store._txns += 1
         path = decide(request, lambda compare: store.compared(compare, self.revision))
         self._check(request, path)
         results = self._run(request, path)
@@ -618,6 +647,15 @@ class WriteTxn:
         leases[lease_id] = ttl
         self.undo(undo)
         self.undo(lambda: leases.__setitem__(lease_id, before) if had else leases.pop(lease_id))
+        self.changed = True
+
+    def auth(self, records: Mapping[bytes, bytes | None], undo: Callable[[], object]) -> None:
+        """Store records of users and roles, None to remove one; `undo` takes back what changed in memory."""
+        rows = self._batch.commit.rows
+        before = dict(rows)
+        rows.update((("auth", key), record) for key, record in records.items())
+        self.undo(undo)
+        self.undo(lambda: (rows.clear(), rows.update(before)))
         self.changed = True
 
     def undo(self, step: Callable[[], object]) -> None:

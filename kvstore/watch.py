@@ -155,6 +155,7 @@ class HubStatistics(msgspec.Struct, frozen=True):
     unsynced: int
     victims: int
     outbox_bytes: int
+    pending_events: int
     delivered_events: int
     history_events: int
 
@@ -335,6 +336,7 @@ class WatchHub:
             unsynced=len(self._unsynced),
             victims=len(self._victims),
             outbox_bytes=sum(stream.outbox_bytes for stream in self._streams),
+            pending_events=sum(len(response.events) for stream in self._streams for response in stream._outbox),
             delivered_events=self._delivered,
             history_events=self._from_history,
         )

@@ -1,10 +1,10 @@
-"""The log of a command: lines for people on a terminal, key=value or JSON elsewhere; always on stderr."""
+"""The log of a command: lines for people on a terminal, key=value or JSON elsewhere; on stderr by default."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal, TypeAlias
+from typing import Literal, TextIO, TypeAlias
 
 import structlog
 
@@ -13,10 +13,11 @@ LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "logfmt", "json")
 
 
-def configure_logs(level: str, form: LogFormat = "auto") -> None:
-    """Send everything that the packages log to stderr, from `level` on."""
+def configure_logs(level: str, form: LogFormat = "auto", output: TextIO | None = None) -> None:
+    """Send everything that the packages log to `output` (stderr, if None), from `level` on."""
+    output = output or sys.stderr
     if form == "auto":
-        form = "console" if sys.stderr.isatty() else "logfmt"
+        form = "console" if output.isatty() else "logfmt"
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -24,7 +25,7 @@ def configure_logs(level: str, form: LogFormat = "auto") -> None:
     ]
     match form:
         case "console":
-            processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24))
+            processors.append(structlog.dev.ConsoleRenderer(colors=output.isatty(), pad_event_to=24))
         case "json":
             processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         case _:
@@ -33,6 +34,6 @@ def configure_logs(level: str, form: LogFormat = "auto") -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(output),
         cache_logger_on_first_use=False,
     )

@@ -3,90 +3,76 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
 
 import click
-import msgspec
 
 from controllers.cli.errors import CliError
-from controllers.cli.logs import FORMATS, LEVELS, LogFormat, configure_logs
+from controllers.cli.logs import LogFormat, configure_logs
 from controllers.cli.options import KubectlCommand, global_options
+from kvstore.server import LogConfig, Server
+from kvstore.server import serve as serve_until_signalled
+from kvstore.server.settings import CONFIG_FILE, SETTINGS, Setting, SettingError, load_config
 
-DEFAULT_URL = "http://127.0.0.1:2379"  # etcd's client port, on this machine only
+
+def _option(setting: Setting) -> click.Option:
+    # Environment and defaults are for `load_config` to apply: a configuration file comes before both.
+    told = [f"env {setting.variable}"] + ([f"default {setting.default}"] if setting.default else [])
+    names = [f"--{name}" for name in (setting.name, setting.alias) if name]
+    return click.Option(
+        [*names, setting.name.replace("-", "_")],
+        is_flag=setting.is_flag,
+        default=None,
+        metavar=None if setting.is_flag else (setting.unit or "TEXT").upper(),
+        help=f"{setting.help}  [{'; '.join(told)}]",
+    )
 
 
 @click.command(
     cls=KubectlCommand,
+    params=[_option(setting) for setting in (*SETTINGS, CONFIG_FILE)],
     epilog="Examples: `serve --data-dir ./data`, `serve --data-dir ./data --listen-client-urls http://127.0.0.1:12379`.",
 )
-@click.option(
-    "--data-dir",
-    envvar="ETCD_DATA_DIR",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    show_envvar=True,
-    help="Where the data is; made if it is not there.",
-)
-@click.option(
-    "--listen-client-urls",
-    "urls",
-    envvar="ETCD_LISTEN_CLIENT_URLS",
-    default=DEFAULT_URL,
-    show_default=True,
-    metavar="URL[,URL]",
-    show_envvar=True,
-    help="Where to listen: http://HOST:PORT, port 0 for any.",
-)
-@click.option("--name", envvar="ETCD_NAME", default="default", show_envvar=True, help="The member's name.")
-@click.option(
-    "--quota-backend-bytes",
-    "quota",
-    envvar="ETCD_QUOTA_BACKEND_BYTES",
-    type=click.IntRange(min=0),
-    default=0,
-    show_envvar=True,
-    help="How large the data may grow; 0 is etcd's 2 GiB.",
-)
-@click.option("--max-txn-ops", envvar="ETCD_MAX_TXN_OPS", type=click.IntRange(min=1), default=128, show_envvar=True)
-@click.option(
-    "--max-request-bytes",
-    envvar="ETCD_MAX_REQUEST_BYTES",
-    type=click.IntRange(min=1),
-    default=1_572_864,
-    show_envvar=True,
-)
-@click.option("--log-level", envvar="ETCD_LOG_LEVEL", type=click.Choice(LEVELS), default="info", show_envvar=True)
-@click.option("--log-format", type=click.Choice(FORMATS), default="auto", help="auto: by whether it is a terminal.")
 @global_options
-def serve(
-    data_dir: Path,
-    urls: str,
-    name: str,
-    quota: int,
-    max_txn_ops: int,
-    max_request_bytes: int,
-    log_level: str,
-    log_format: LogFormat,
-) -> None:
+def serve(**options: Any) -> None:
     """Serve a data directory to etcd clients until Ctrl-C: etcdctl, listwatch, anything that speaks etcd v3."""
-    configure_logs(log_level, log_format)
-    listen = tuple(url.strip() for url in urls.split(",") if url.strip())
-    if not listen:
-        raise click.UsageError("--listen-client-urls names no URL")
-    if data_dir.exists() and not data_dir.is_dir():
-        raise CliError(f"the data directory {data_dir} is not a directory")
-    from kvstore.node import NodeOptions
-    from kvstore.server import ServeConfig, Server
-    from kvstore.server import serve as serve_until_signalled
-
-    options = NodeOptions(name=name, max_txn_ops=max_txn_ops, max_request_bytes=max_request_bytes)
-    if quota:
-        options = msgspec.structs.replace(options, quota_bytes=quota)
-    config = ServeConfig(data_dir=data_dir, listen_client_urls=listen, node=options)
+    configure_logs("info")
+    flags = {
+        name.replace("_", "-"): "true" if value is True else str(value)
+        for name, value in options.items()
+        if value is not None and value is not False
+    }
+    try:
+        config = load_config(flags, os.environ)
+    except SettingError as error:
+        raise click.UsageError(str(error)) from None
+    if config.data_dir.exists() and not config.data_dir.is_dir():
+        raise CliError(f"the data directory {config.data_dir} is not a directory")
 
     def ready(server: Server) -> None:
-        click.echo(f"serving {data_dir} on {', '.join(server.client_urls)}, Ctrl-C stops")
+        urls = ", ".join([*server.client_urls, *server.http_urls])
+        click.echo(f"serving {config.data_dir} on {urls}, Ctrl-C stops")
 
-    asyncio.run(serve_until_signalled(config, ready))
+    with _logging(config.log):
+        asyncio.run(serve_until_signalled(config, ready))
     click.echo("stopped")
+
+
+@contextmanager
+def _logging(config: LogConfig) -> Iterator[None]:
+    level = {"warn": "warning", "dpanic": "critical", "panic": "critical"}.get(config.level, config.level)
+    form = cast(LogFormat, config.form)
+    if config.output in ("stderr", "stdout"):
+        configure_logs(level, form, cast(TextIO, getattr(sys, config.output)))
+        yield
+        return
+    with open(config.output, "a", encoding="utf-8", buffering=1) as output:  # noqa: PTH123
+        configure_logs(level, form, output)
+        try:
+            yield
+        finally:
+            configure_logs(level, form)

@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kvstore.client.embedded import EmbeddedClient
     from kvstore.client.remote import RemoteClient
+    from kvstore.client.tls import TLS
 
-__all__ = ["EmbeddedClient", "RemoteClient", "connect"]
+__all__ = ["TLS", "EmbeddedClient", "RemoteClient", "connect"]
 
 
 def connect(store: str, **options: Any) -> RemoteClient:
     """A client of the servers that `store` names: `etcd://HOST:PORT,HOST:PORT`, or the same without `etcd://`.
 
-    `options` are those of `RemoteClient`. Nothing is dialled before the first call. Raises `ValueError` for an
-    endpoint that is malformed.
+    `etcds://` is the same over TLS. `options` are those of `RemoteClient`. Nothing is dialled before the first call.
+    Raises `ValueError` for an endpoint that is malformed.
     """
     from kvstore.client.remote import RemoteClient
 
-    return RemoteClient(store.removeprefix("etcd://").split(","), **options)
+    encrypted = store.startswith("etcds://")
+    endpoints = store.removeprefix("etcds://" if encrypted else "etcd://").split(",")
+    return RemoteClient([f"etcds://{each.strip()}" if encrypted else each for each in endpoints], **options)
 
 
 def __getattr__(name: str) -> Any:
@@ -34,4 +37,8 @@ def __getattr__(name: str) -> Any:
         from kvstore.client.remote import RemoteClient
 
         return RemoteClient
+    if name == "TLS":
+        from kvstore.client.tls import TLS
+
+        return TLS
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

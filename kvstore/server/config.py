@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from kvstore.node import NodeOptions
+
+if TYPE_CHECKING:
+    from kvstore.server.autocompact import AutoCompaction
+    from kvstore.server.tls import ServerTLS
 
 MAX_REQUEST_OVERHEAD = 512 * 1024
 """etcd: a message may be this much larger than the largest request it carries."""
@@ -26,17 +30,33 @@ class AddressInUse(ListenError):
 
 
 @dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """What the process logs, how, and where to: `stderr`, `stdout` or the path of a file."""
+
+    level: str = "info"
+    form: str = "auto"
+    output: str = "stderr"
+
+
+@dataclasses.dataclass(frozen=True)
 class ServeConfig:
     """How to serve a data directory.
 
-    `stop_grace` is how long, in seconds, calls under way may take to end when the server stops; watches are ended at
-    once. `max_concurrent_streams` is a limit for each connection.
+    HTTP is off unless URLs for it are given: gRPC in Python cannot share its port, and a port that nobody asked for is
+    not opened. `stop_grace` is how long, in seconds, calls under way may take to end when the server stops; watches
+    are ended at once. `max_concurrent_streams` is a limit for each connection. `log` is for whoever owns the process.
     """
 
     data_dir: Path
     listen_client_urls: tuple[str, ...] = ("http://127.0.0.1:2379",)
+    advertise_client_urls: tuple[str, ...] = ()
+    listen_client_http_urls: tuple[str, ...] = ()
+    listen_metrics_urls: tuple[str, ...] = ()
     stop_grace: float = 2.0
     max_concurrent_streams: int = 2**31 - 1
+    tls: ServerTLS | None = None
+    auto_compaction: AutoCompaction | None = None
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
     node: NodeOptions = dataclasses.field(default_factory=NodeOptions)
 
 
@@ -45,28 +65,32 @@ class ListenAddress(NamedTuple):
 
     host: str
     port: int
+    tls: bool = False
 
     @property
     def target(self) -> str:
         """The address as gRPC takes it."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def url(self) -> str:
+        """The address as clients are told it."""
+        return f"{'https' if self.tls else 'http'}://{self.target}"
+
 
 def parse_listen_url(url: str) -> ListenAddress:
-    """`http://HOST:PORT` as an address. Raises `InvalidListenURL`."""
+    """`http://HOST:PORT` or `https://HOST:PORT` as an address. Raises `InvalidListenURL`."""
     example = "expected http://HOST:PORT, such as http://127.0.0.1:2379"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
         raise InvalidListenURL(f"invalid listen URL {url!r}: {error}; {example}") from None
-    if parts.scheme == "https":
-        raise InvalidListenURL(f"cannot listen on {url!r}: TLS is not supported yet; {example}")
-    if parts.scheme != "http":
+    if parts.scheme not in ("http", "https"):
         raise InvalidListenURL(f"invalid listen URL {url!r}: {example}")
     if not parts.hostname or port is None:
         missing = "port" if parts.hostname else "host"
         raise InvalidListenURL(f"invalid listen URL {url!r}: it has no {missing}; {example}")
     if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
         raise InvalidListenURL(f"invalid listen URL {url!r}: it has more than a host and a port; {example}")
-    return ListenAddress(parts.hostname, port)
+    return ListenAddress(parts.hostname, port, parts.scheme == "https")

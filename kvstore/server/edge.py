@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from kvstore.errors import Code, KvError, Stopped
 from kvstore.node import Node
+from kvstore.server.calls import CallCounter, MethodStatistics
 from kvstore.server.config import (
     MAX_REQUEST_OVERHEAD,
     AddressInUse,
@@ -22,6 +23,7 @@ from kvstore.server.config import (
     ListenError,
     parse_listen_url,
 )
+from kvstore.server.tls import ServerTLS
 from kvstore.services import Route, Stream, Unary, routes
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -42,22 +44,37 @@ _STATUS = {code: status for status in grpc.StatusCode for code in Code if status
 class Server:
     """A node on the network.
 
-    `listen_client_urls` are `http://HOST:PORT`; after `start`, `client_urls` has the same with the ports in use.
+    `listen_client_urls` are `http://HOST:PORT`, or `https://HOST:PORT` with `tls`; after `start`, `client_urls` has
+    the same with the ports in use. `advertise_client_urls` is what the member list shows instead, if given.
     """
 
     def __init__(
-        self, node: Node, listen_client_urls: Sequence[str], *, max_concurrent_streams: int = 2**31 - 1
+        self,
+        node: Node,
+        listen_client_urls: Sequence[str],
+        *,
+        advertise_client_urls: Sequence[str] = (),
+        max_concurrent_streams: int = 2**31 - 1,
+        tls: ServerTLS | None = None,
     ) -> None:
         self._addresses = [parse_listen_url(url) for url in listen_client_urls]
         if not self._addresses:
             raise InvalidListenURL("no listen URL was given")
+        for url, address in zip(listen_client_urls, self._addresses, strict=True):
+            if address.tls and tls is None:
+                raise InvalidListenURL(f"cannot listen on {url!r}: https needs a --cert-file and a --key-file")
         self._node = node
-        self._max_message = node.options.max_request_bytes + MAX_REQUEST_OVERHEAD
+        self._tls = tls
+        self._advertised = list(advertise_client_urls)
+        self.max_message = node.options.max_request_bytes + MAX_REQUEST_OVERHEAD
         self._max_concurrent_streams = max_concurrent_streams
         self._server: grpc.aio.Server | None = None
         self._streams: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self.client_urls: list[str] = []
+        self.http_urls: list[str] = []  # filled by `serve`
+        self.routes = routes(node, self._advertised or self.client_urls, self.max_message)
+        self.counters = {path: CallCounter(path, _type_of(route)) for path, route in self.routes.items()}
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -70,13 +87,14 @@ class Server:
 
     async def start(self) -> None:
         """Listen and answer. Raises `ListenError` when an address cannot be used; then nothing listens."""
+        credentials = None if self._tls is None else self._tls.grpc_credentials()
         for address in self._addresses:
             await _check_free(address)
         server = grpc.aio.server(
             options=(
                 # By default a second server binds the same port in silence and gets half of the clients.
                 ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", self._max_message * HARD_RECEIVE_FACTOR),
+                ("grpc.max_receive_message_length", self.max_message * HARD_RECEIVE_FACTOR),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", self._max_concurrent_streams),
                 ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
@@ -85,12 +103,12 @@ class Server:
                 ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
             )
         )
-        table = routes(self._node, self.client_urls, self._max_message)
-        server.add_generic_rpc_handlers((_Handlers({path: self._handler(r) for path, r in table.items()}),))
+        handlers = {path: self._handler(route, self.counters[path]) for path, route in self.routes.items()}
+        server.add_generic_rpc_handlers((_Handlers(handlers),))
         try:
             for address in self._addresses:
-                port = _listen(server, address)
-                self.client_urls.append(f"http://{address._replace(port=port).target}")
+                port = _listen(server, address, credentials)
+                self.client_urls.append(address._replace(port=port).url)
             await server.start()
         except BaseException:
             self.client_urls.clear()
@@ -111,21 +129,29 @@ class Server:
             stream.cancel()
         await stopped
 
-    def _handler(self, route: Route) -> grpc.RpcMethodHandler[bytes, bytes]:
-        if isinstance(route, Unary):
-            return grpc.unary_unary_rpc_method_handler(self._unary(route))
-        return grpc.stream_stream_rpc_method_handler(self._stream(route))
+    def statistics(self) -> list[MethodStatistics]:
+        """The calls of every method since the start, over gRPC and the JSON gateway."""
+        return [counter.statistics() for counter in self.counters.values()]
 
-    def _unary(self, route: Unary) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    def _handler(self, route: Route, counter: CallCounter) -> grpc.RpcMethodHandler[bytes, bytes]:
+        if isinstance(route, Unary):
+            return grpc.unary_unary_rpc_method_handler(self._unary(route, counter))
+        return grpc.stream_stream_rpc_method_handler(self._stream(route, counter))
+
+    def _unary(self, route: Unary, counter: CallCounter) -> Callable[[bytes, Context], Awaitable[bytes]]:
         call = route.call
         parse = route.request.FromString
-        max_message = self._max_message
+        max_message = self.max_message
 
         async def handler(data: bytes, context: Context) -> bytes:
             try:
-                if len(data) > max_message:
-                    raise _too_large(data, max_message)
-                return await call(parse(data))
+                with counter:
+                    counter.received(len(data))
+                    if len(data) > max_message:
+                        raise _too_large(data, max_message)
+                    answer = await call(parse(data))
+                    counter.sent(len(answer))
+                    return answer
             except KvError as error:
                 await _abort(context, error)
             except DecodeError as error:
@@ -134,15 +160,23 @@ class Server:
 
         return handler
 
-    def _stream(self, route: Stream) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
+    def _stream(
+        self, route: Stream, counter: CallCounter
+    ) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
         async def handler(requests: AsyncIterator[bytes], context: Context) -> None:
             task = asyncio.current_task()
             assert task is not None
             self._streams.add(task)
             try:
-                if self._stopping:
-                    raise Stopped
-                await route.call(_parsed(requests, route.request, self._max_message), context.write)
+                with counter:
+                    if self._stopping:
+                        raise Stopped
+
+                    async def send(data: bytes) -> None:
+                        counter.sent(len(data))
+                        await context.write(data)
+
+                    await route.call(_parsed(requests, route.request, self.max_message, counter), send)
             except KvError as error:
                 await _abort(context, error)
             except DecodeError as error:
@@ -185,8 +219,11 @@ async def _abort(context: Context, error: KvError) -> None:
     await context.abort(_STATUS[error.code], error.message)
 
 
-async def _parsed(requests: AsyncIterator[bytes], kind: type[Message], max_message: int) -> AsyncIterator[Message]:
+async def _parsed(
+    requests: AsyncIterator[bytes], kind: type[Message], max_message: int, counter: CallCounter
+) -> AsyncIterator[Message]:
     async for data in requests:
+        counter.received(len(data))
         if len(data) > max_message:
             raise _too_large(data, max_message)
         yield kind.FromString(data)
@@ -224,8 +261,15 @@ async def _check_free(address: ListenAddress) -> None:
                 raise ListenError(f"cannot listen on {address.target}: {error.strerror}") from error
 
 
-def _listen(server: grpc.aio.Server, address: ListenAddress) -> int:
+def _type_of(route: Route) -> str:
+    return "unary" if isinstance(route, Unary) else "bidi_stream"
+
+
+def _listen(server: grpc.aio.Server, address: ListenAddress, credentials: grpc.ServerCredentials | None) -> int:
     try:
+        if address.tls:
+            assert credentials is not None
+            return server.add_secure_port(address.target, credentials)
         return server.add_insecure_port(address.target)
     except RuntimeError as error:
         raise ListenError(f"cannot listen on {address.target}: {error}") from error

@@ -7,6 +7,7 @@ import ctypes
 import gc
 import signal
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 from kvstore.node import Node
 from kvstore.server.config import ServeConfig
@@ -29,15 +30,49 @@ async def serve(config: ServeConfig, on_ready: Callable[[Server], None] | None =
     _keep_freed_memory()
     async with Node.open(config.data_dir, config.node) as node:
         gc.freeze()  # what start-up made stays: the collector need not look at it again and again
-        server = Server(node, config.listen_client_urls, max_concurrent_streams=config.max_concurrent_streams)
-        await server.start()
-        try:
+        async with AsyncExitStack() as stack:
+            server = await _start(node, config, stack)
             with _Signals() as signalled:
                 if on_ready is not None:
                     on_ready(server)
                 await signalled
-        finally:
-            await server.stop(config.stop_grace)
+
+
+async def _start(node: Node, config: ServeConfig, stack: AsyncExitStack) -> Server:
+    server = Server(
+        node,
+        config.listen_client_urls,
+        advertise_client_urls=config.advertise_client_urls,
+        max_concurrent_streams=config.max_concurrent_streams,
+        tls=config.tls,
+    )
+    await server.start()
+    stack.push_async_callback(server.stop, config.stop_grace)
+    if config.listen_client_http_urls or config.listen_metrics_urls:
+        from kvstore.server.http import HttpServer  # aiohttp takes a tenth of a second to import
+
+        http = HttpServer(
+            node,
+            server,
+            client_urls=config.listen_client_http_urls,
+            metrics_urls=config.listen_metrics_urls,
+            tls=config.tls,
+            stop_grace=config.stop_grace,
+        )
+        await http.start()
+        stack.push_async_callback(http.stop)
+        server.http_urls[:] = [*http.client_urls, *http.metrics_urls]
+    if config.auto_compaction is not None:
+        task = asyncio.create_task(config.auto_compaction.run(node), name="auto compaction")
+        stack.push_async_callback(_cancelled, task)
+    return server
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
 
 
 def _keep_freed_memory() -> None:

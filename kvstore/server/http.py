@@ -1,0 +1,235 @@
+"""HTTP beside gRPC, on ports of its own: version, health, metrics and the JSON gateway. Imported only when asked for.
+
+`listen_client_http_urls` have all of it, as etcd's client port has; `listen_metrics_urls` only health and metrics, so
+that a monitoring network needs no way to the data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from aiohttp import web
+
+from kvstore.api import Compare, CompareResult, CompareTarget, DeleteRange, Range, Txn
+from kvstore.errors import KvError
+from kvstore.node import Node
+from kvstore.proto import messages as pb
+from kvstore.server.config import AddressInUse, InvalidListenURL, ListenAddress, ListenError, parse_listen_url
+from kvstore.server.edge import Server
+from kvstore.server.gateway import JSON_FACTOR, Gateway
+from kvstore.server.metrics import CONTENT_TYPE, Metrics
+from kvstore.server.tls import ServerTLS
+from kvstore.services import Unary
+from kvstore.version import CLUSTER_VERSION, SERVER_VERSION
+
+CHECK_TIMEOUT = 5.0
+"""Seconds after which a health check that got no answer from the store has failed."""
+
+# Compares to a version that no key has, so it never deletes anything; but it takes the way of every write.
+_NEVER = Txn((Compare(b"\0", CompareTarget.VERSION, CompareResult.EQUAL, -1),), (DeleteRange(b"\0"),))
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class HttpServer:
+    """The HTTP side of a started gRPC `Server`.
+
+    After `start`, `client_urls` and `metrics_urls` have the ports in use. Raises `ListenError` when an address cannot
+    be used; then nothing listens.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        server: Server,
+        *,
+        client_urls: Sequence[str] = (),
+        metrics_urls: Sequence[str] = (),
+        tls: ServerTLS | None = None,
+        stop_grace: float = 2.0,
+    ) -> None:
+        self._client_addresses = [parse_listen_url(url) for url in client_urls]
+        self._metrics_addresses = [parse_listen_url(url) for url in metrics_urls]
+        encrypted = [each.url for each in (*self._client_addresses, *self._metrics_addresses) if each.tls]
+        if encrypted and tls is None:
+            raise InvalidListenURL(f"cannot listen on {encrypted[0]}: https needs a --cert-file and a --key-file")
+        self._tls = tls.context() if tls is not None and encrypted else None
+        self._metrics = Metrics(node, server)
+        self._health = Health(node, server)
+        self._gateway = Gateway(server)
+        self._max_body = server.max_message * JSON_FACTOR
+        self._stop_grace = stop_grace
+        self._runners: list[web.AppRunner] = []
+        self.client_urls: list[str] = []
+        self.metrics_urls: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen and answer."""
+        try:
+            for address in self._client_addresses:
+                self.client_urls.append(await self._serve(self._client_app(), address))
+            for address in self._metrics_addresses:
+                self.metrics_urls.append(await self._serve(self._metrics_app(), address))
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop listening, end streams, give other calls `stop_grace` seconds to end. Idempotent."""
+        runners, self._runners = self._runners, []
+        self._gateway.stop()
+        await asyncio.gather(*(runner.cleanup() for runner in runners))
+        self.client_urls.clear()
+        self.metrics_urls.clear()
+
+    def _metrics_app(self) -> web.Application:
+        app = web.Application(client_max_size=self._max_body)
+        for path, handler in {
+            "/metrics": self._answer_metrics,
+            "/health": self._health.health,
+            "/livez": self._health.livez,
+            "/livez/{check}": self._health.livez,
+            "/readyz": self._health.readyz,
+            "/readyz/{check}": self._health.readyz,
+        }.items():
+            app.router.add_get(path, handler, allow_head=False)
+        return app
+
+    def _client_app(self) -> web.Application:
+        app = self._metrics_app()
+        app.router.add_get("/version", _version, allow_head=False)
+        app.router.add_route("*", "/v3/{path:.*}", self._gateway.handle)
+        return app
+
+    async def _answer_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _serve(self, app: web.Application, address: ListenAddress) -> str:
+        # With handler_cancellation a watch ends when its client goes away.
+        runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=self._stop_grace
+        )
+        await runner.setup()
+        self._runners.append(runner)
+        site = web.TCPSite(runner, address.host, address.port, ssl_context=self._tls if address.tls else None)
+        try:
+            await site.start()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise AddressInUse(f"cannot listen on {address.target}: the port is in use") from error
+            raise ListenError(f"cannot listen on {address.target}: {error.strerror or error}") from error
+        port: int = runner.addresses[0][1]
+        return address._replace(port=port).url
+
+
+async def _version(_: web.Request) -> web.Response:
+    return web.json_response({"etcdserver": SERVER_VERSION, "etcdcluster": CLUSTER_VERSION})
+
+
+class Outcome(NamedTuple):
+    """One health check: its name, and why it failed (nothing if it did not)."""
+
+    name: str
+    failure: str
+
+
+class Health:
+    """`/health`, and Kubernetes' `/livez` and `/readyz` with their checks, as etcd 3.5.11 and later have them."""
+
+    LIVE = ("serializable_read",)
+    READY = ("data_corruption", "serializable_read", "linearizable_read", "non_learner")
+
+    def __init__(self, node: Node, server: Server) -> None:
+        self._node = node
+        self._server = server
+        self._checks: dict[str, Callable[[], Awaitable[str]]] = {
+            "data_corruption": self._data_corruption,
+            "serializable_read": self._serializable_read,
+            "linearizable_read": self._linearizable_read,
+            "non_learner": self._non_learner,
+        }
+
+    async def health(self, request: web.Request) -> web.Response:
+        """200 or 503, and `{"health":"true","reason":""}`; `exclude=ALARM` and `serializable=true` as in etcd."""
+        excluded = request.query.getall("exclude", [])
+        raised = [alarm for alarm in await self._alarms() if alarm not in excluded]
+        if raised:
+            failure = f"ALARM {raised[0]}"
+        elif request.query.get("serializable") == "true":
+            failure = await self._serializable_read()
+        else:
+            failure = await self._linearizable_read()
+        body = {"health": "false" if failure else "true", "reason": failure}
+        return web.json_response(body, status=503 if failure else 200)
+
+    async def livez(self, request: web.Request) -> web.Response:
+        """Whether a restart would help."""
+        return await self._answer(request, "livez", self.LIVE)
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """Whether requests should come here."""
+        return await self._answer(request, "readyz", self.READY)
+
+    async def _answer(self, request: web.Request, name: str, checks: Sequence[str]) -> web.Response:
+        one = request.match_info.get("check")
+        if one is not None and one not in checks:
+            return web.Response(status=404, text="404 page not found\n")
+        excluded = request.query.getall("exclude", []) if one is None else []
+        lines: list[str] = []
+        failed = False
+        for check in (one,) if one else checks:
+            if check in excluded:
+                lines.append(f"[+]{check} excluded: ok\n")
+                continue
+            failure = await self._checks[check]()
+            failed = failed or bool(failure)
+            lines.append(f"[-]{check} failed: {failure}\n" if failure else f"[+]{check} ok\n")
+        if failed:
+            return web.Response(status=503, text="".join(lines) + f"{name} check failed\n")
+        return web.Response(text="".join(lines if "verbose" in request.query else []) + "ok\n")
+
+    async def _alarms(self) -> list[str]:
+        route = self._server.routes["/etcdserverpb.Maintenance/Alarm"]
+        assert isinstance(route, Unary)
+        answer = pb.AlarmResponse.FromString(await route.call(pb.AlarmRequest()))
+        return [_ALARMS.get(each.alarm, "UNKNOWN") for each in answer.alarms]
+
+    async def _data_corruption(self) -> str:
+        return "alarm activated: CORRUPT" if "CORRUPT" in await self._alarms() else ""
+
+    async def _serializable_read(self) -> str:
+        try:
+            self._node.range(Range(b"\0", limit=1))
+        except KvError as error:
+            return f"RANGE ERROR:{error}"
+        return ""
+
+    async def _linearizable_read(self) -> str:
+        # A plain read would be answered even when nothing can be committed any more.
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                await self._node.txn(_NEVER)
+        except TimeoutError:
+            return "QGET ERROR:etcdserver: request timed out"
+        except KvError as error:
+            return f"QGET ERROR:{error}"
+        return ""
+
+    async def _non_learner(self) -> str:
+        return ""  # the only member votes
+
+
+_ALARMS = {value.number: value.name for value in pb.POOL.FindEnumTypeByName("etcdserverpb.AlarmType").values}
