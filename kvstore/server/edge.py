@@ -12,6 +12,7 @@ from typing import Any, Self, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from kvstore.auth import Caller
 from kvstore.errors import Code, KvError, Stopped
 from kvstore.node import Node
 from kvstore.server.calls import CallCounter, MethodStatistics
@@ -24,7 +25,7 @@ from kvstore.server.config import (
     parse_listen_url,
 )
 from kvstore.server.tls import ServerTLS
-from kvstore.services import Route, Stream, Unary, routes
+from kvstore.services import CALLER, Route, Stream, Unary, caller_from, routes
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
@@ -125,13 +126,22 @@ class Server:
         stopped = asyncio.ensure_future(server.stop(grace))
         # One turn of the loop: from then on gRPC accepts no new stream.
         await asyncio.sleep(0)
-        for stream in self._streams:
+        ending = list(self._streams)
+        for stream in ending:
             stream.cancel()
         await stopped
+        # gRPC does not wait for the statuses that were on their way to clients that had just gone.
+        if ending:
+            await asyncio.wait(ending, timeout=grace)
 
     def statistics(self) -> list[MethodStatistics]:
         """The calls of every method since the start, over gRPC and the JSON gateway."""
         return [counter.statistics() for counter in self.counters.values()]
+
+    def _caller(self, context: Context) -> Caller:
+        headers = dict(reversed(context.invocation_metadata() or ()))  # of one that is given twice, the first counts
+        names = context.auth_context().get("x509_common_name") if self._tls and self._tls.client_cert_auth else None
+        return caller_from(headers, names[0].decode() if names else "")
 
     def _handler(self, route: Route, counter: CallCounter) -> grpc.RpcMethodHandler[bytes, bytes]:
         if isinstance(route, Unary):
@@ -142,6 +152,7 @@ class Server:
         call = route.call
         parse = route.request.FromString
         max_message = self.max_message
+        auth = self._node.auth
 
         async def handler(data: bytes, context: Context) -> bytes:
             try:
@@ -149,6 +160,8 @@ class Server:
                     counter.received(len(data))
                     if len(data) > max_message:
                         raise _too_large(data, max_message)
+                    if auth.enabled:
+                        CALLER.set(self._caller(context))
                     answer = await call(parse(data))
                     counter.sent(len(answer))
                     return answer
@@ -176,6 +189,7 @@ class Server:
                         counter.sent(len(data))
                         await context.write(data)
 
+                    CALLER.set(self._caller(context))
                     await route.call(_parsed(requests, route.request, self.max_message, counter), send)
             except KvError as error:
                 await _abort(context, error)
