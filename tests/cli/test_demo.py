@@ -36,7 +36,7 @@ def test_on_a_terminal(tmp_path: Path) -> None:
     code, shown = on_terminal("demo", home=tmp_path, timeout=30)
     assert code == 0, shown[-2000:]
     assert "Traceback" not in shown
-    for word in ("RESUMING", "RELISTING", "nginx-deployment", "node-3", "NotReady", "all 7 steps reached"):
+    for word in ("RESUMING", "RELISTED", "nginx-deployment", "node-3", "NotReady", "all 7 steps reached"):
         assert word in shown
     assert shown.count("store at revision") > 30  # it moves
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -224,7 +225,7 @@ def test_from_a_manifest_to_running_pods(running: tuple[Background, str], proces
     assert "ScalingReplicaSet" in described
     pod = call("get", "pods", "-l", "app=nginx", "-o", "name").splitlines()[0]
     assert "Controlled By:" in call("describe", pod)
-    assert "Endpoints:           10." in call("describe", "svc/guestbook-frontend")
+    assert re.search(r"^Endpoints: +10\.", call("describe", "svc/guestbook-frontend"), re.MULTILINE)
 
     assert call("delete", pod) == f'pod "{pod.removeprefix("pod/")}" deleted\n'
     call("delete", "-f", MANIFESTS)

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,13 +19,23 @@ from controllers.cli.demo.runner import Outcome
 from controllers.cli.demo.steps import NEW_IMAGE
 from controllers.cli.demo.world import World
 from controllers.core.types import Node, Pod
-from informer.reflector import State
+from informer.reflector import ReflectorStatistics, State
 
 FRAME = 0.1  # seconds
+AFTERGLOW = 0.8  # seconds
 
 _SHOWN = ("deployments.apps", "replicasets.apps", "pods", "nodes")
 _STATES = {"Running": "green", "Pending": "yellow", "Terminating": "red", "Failed": "red"}
 _COLOURS = {State.WATCHING: "green", State.RESUMING: "yellow", State.RELISTING: "magenta", State.LISTING: "cyan"}
+
+
+class _Recent(NamedTuple):
+    """The counts last seen of an informer, and what to show until when."""
+
+    resumes: int
+    relists: int
+    text: Text = Text()
+    until: float = 0.0
 
 
 class Picture:
@@ -35,6 +46,7 @@ class Picture:
         self._titles = titles
         self._done: list[Outcome] = []
         self._details: list[str] = []
+        self._recent: dict[str, _Recent] = {}
 
     def begin(self, number: int, title: str, revision: int) -> None:
         """A new step; the details of the one before go."""
@@ -116,10 +128,21 @@ class Picture:
             if informer is not None:
                 told = informer.reflector
                 counts = (told.last_revision, f"{told.resumes}/{told.relists}")
-                table.add_row(name.partition(".")[0], _state(told.state), *counts)
+                table.add_row(name.partition(".")[0], self._state_of(name, told), *counts)
         for state, count in Counter(informer.reflector.state for informer in watchers.values()).items():
             table.add_row(f"{count} others", _state(state))
         return table
+
+    def _state_of(self, name: str, told: ReflectorStatistics) -> Text:
+        """The state; for a moment after a resume or a relist that fact, for both can be over within a frame."""
+        now = asyncio.get_running_loop().time()
+        known = self._recent.get(name, _Recent(told.resumes, told.relists))
+        if told.relists > known.relists:
+            known = _Recent(told.resumes, told.relists, Text("RELISTED", "magenta"), now + AFTERGLOW)
+        elif told.resumes > known.resumes:
+            known = _Recent(told.resumes, told.relists, Text("RESUMED", "yellow"), now + AFTERGLOW)
+        self._recent[name] = known
+        return known.text if now < known.until and told.state is State.WATCHING else _state(told.state)
 
 
 def _state(state: State) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from controllers.cli.rollout import rollout_status
 from controllers.core.types import Node, Pod
 from controllers.owners import is_controlled_by
 from informer.cache import Stored
-from informer.reflector import State
+from informer.reflector import HEALTHY_AFTER, State
 from informer.selectors import Selector
 from informer.shared import Handler
 
@@ -201,10 +202,17 @@ async def compact_history(world: World, tell: Tell) -> None:
 
 
 async def _go_dark(world: World, tell: Tell) -> None:
+    # A watch that breaks as soon as it stands makes its informer wait longer each time; that is not what is shown here.
+    await world.until("every watch of some age", lambda: _all_settled(world), PATIENCE)
     broken = await world.link.down()
     await world.until("every informer RESUMING", lambda: _all_in(world, State.RESUMING), PATIENCE)
     connections = "1 connection" if broken == 1 else f"{broken} connections"
     await tell(f"{connections} cut; {len(world.watchers())} informers RESUMING")
+
+
+def _all_settled(world: World) -> bool:
+    oldest = asyncio.get_running_loop().time() - HEALTHY_AFTER
+    return _all_in(world, State.WATCHING) and all(each.reflector.since < oldest for each in world.watchers().values())
 
 
 def _all_in(world: World, state: State) -> bool:
