@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import structlog
 
@@ -99,10 +99,12 @@ class Lessor:
         await self._store.write(stage, cost=64)
         return lease_id, ttl
 
-    async def revoke(self, lease_id: int) -> None:
-        """End a lease and delete its keys, all in one revision. Raises LeaseNotFound."""
+    async def revoke(self, lease_id: int, guard: Callable[[], None] | None = None) -> None:
+        """End a lease and delete its keys, all in one revision. Raises LeaseNotFound, and what `guard` raises."""
 
         def stage(txn: WriteTxn) -> None:
+            if guard is not None:
+                guard()
             lease = self._leases.get(lease_id)
             if lease is None:
                 raise LeaseNotFound()
@@ -123,6 +125,11 @@ class Lessor:
             return 0
         lease.expires_at = self._now() + lease.ttl
         return lease.ttl
+
+    def keys_of(self, lease_id: int) -> Set[bytes]:
+        """The keys attached to a lease."""
+        lease = self._leases.get(lease_id)
+        return frozenset() if lease is None else lease.keys
 
     def time_to_live(self, lease_id: int, keys: bool = False) -> tuple[int, int, list[bytes]]:
         """(whole seconds left, granted seconds, attached keys if asked for); -1 left if there is no such lease."""

@@ -402,7 +402,7 @@ class WatchStream:
         elif start_revision < 0:
             refusal = Compacted.message
         if refusal:
-            self._push(StreamResponse(-1, store.revision, created=True, canceled=True, cancel_reason=refusal))
+            self.refuse(refusal)
             return
         if not watch_id:
             while self._next_id in self.watchers:
@@ -420,6 +420,10 @@ class WatchStream:
         self._hub._place(watcher)
         if progress_notify and self._ticker is None:
             self._schedule_tick()
+
+    def refuse(self, reason: str) -> None:
+        """Answer a create with a refusal."""
+        self._push(StreamResponse(-1, self._hub._store.revision, created=True, canceled=True, cancel_reason=reason))
 
     def cancel(self, watch_id: int) -> None:
         """End a watch; its last response is `canceled`. An id that is not in use gets no answer, as in etcd."""

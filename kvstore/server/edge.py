@@ -139,9 +139,13 @@ class Server:
         return [counter.statistics() for counter in self.counters.values()]
 
     def _caller(self, context: Context) -> Caller:
-        headers = dict(reversed(context.invocation_metadata() or ()))  # of one that is given twice, the first counts
-        names = context.auth_context().get("x509_common_name") if self._tls and self._tls.client_cert_auth else None
-        return caller_from(headers, names[0].decode() if names else "")
+        headers: dict[str, str] = {}
+        for name, value in context.invocation_metadata() or ():
+            headers.setdefault(name, value)  # type: ignore[arg-type]  # bytes only under names that end in -bin
+        common_name = b""
+        if self._tls is not None and self._tls.client_cert_auth:
+            common_name = next(iter(context.auth_context().get("x509_common_name", ())), b"")
+        return caller_from(headers, common_name.decode())
 
     def _handler(self, route: Route, counter: CallCounter) -> grpc.RpcMethodHandler[bytes, bytes]:
         if isinstance(route, Unary):

@@ -18,7 +18,7 @@ from kvstore.proto.messages import POOL
 from kvstore.server import jsonpb
 from kvstore.server.calls import CallCounter
 from kvstore.server.edge import Server
-from kvstore.services import Route, Stream, Unary
+from kvstore.services import CALLER, Route, Stream, Unary, caller_from
 
 PATHS = {
     "kv/range": "etcdserverpb.KV/Range",
@@ -119,6 +119,8 @@ class Gateway:
             return web.Response(status=405, text="Method Not Allowed\n", headers={"Allow": "POST"})
         answer = GetMessageClass(POOL.FindMethodByName(method[1:].replace("/", ".")).output_type)
         counter = self._server.counters[method]
+        # As in etcd, a certificate's common name counts over gRPC only.
+        CALLER.set(caller_from(request.headers))
         if isinstance(route, Unary):
             return await self._unary(route, answer, counter, request)
         return await self._stream(route, answer, counter, request)

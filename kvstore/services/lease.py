@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from kvstore.auth import Caller
 from kvstore.node import Node
 from kvstore.proto import messages as pb
 from kvstore.services.wire import Headers, integer, nested
@@ -21,9 +22,10 @@ class LeaseService:
         lease_id, ttl = await self._node.lease_grant(request.TTL, request.ID)
         return self._headers.now() + integer(b"\x10", lease_id) + integer(b"\x18", ttl)
 
-    async def revoke(self, request: pb.LeaseRevokeRequest) -> bytes:
-        """End a lease and delete its keys."""
-        await self._node.lease_revoke(request.ID)
+    async def revoke(self, request: pb.LeaseRevokeRequest, caller: Caller | None = None) -> bytes:
+        """End a lease and delete its keys. With a caller given, it is checked that the caller may write these."""
+        guard = None if caller is None else self._node.auth.lease_guard(caller, request.ID)
+        await self._node.lease_revoke(request.ID, guard)
         return self._headers.now()
 
     async def keep_alive(

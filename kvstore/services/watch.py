@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from kvstore.api import WatchFilter
+from kvstore.auth import Caller
+from kvstore.errors import KvError
 from kvstore.node import Node
 from kvstore.proto import messages as pb
 from kvstore.services.wire import Headers, integer, nested
@@ -23,8 +25,13 @@ class WatchService:
         self._headers = headers
         self._fragment_bytes = fragment_bytes
 
-    async def watch(self, requests: AsyncIterator[pb.WatchRequest], send: Callable[[bytes], Awaitable[None]]) -> None:
-        """Serve the watches of one stream.
+    async def watch(
+        self,
+        requests: AsyncIterator[pb.WatchRequest],
+        send: Callable[[bytes], Awaitable[None]],
+        caller: Caller | None = None,
+    ) -> None:
+        """Serve the watches of one stream. With a caller given, it is checked that the caller may read their ranges.
 
         The end of the requests does not end it: it goes on until cancelled, or until the node closes (`Stopped`).
         """
@@ -32,7 +39,7 @@ class WatchService:
         fragments = _Fragments()
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_read(requests, stream, fragments))
+                tasks.create_task(self._read(requests, stream, fragments, caller))
                 while True:
                     response = await stream.next()
                     for message in self._encode(response, fragments.wanted(response)):
@@ -42,6 +49,48 @@ class WatchService:
             raise group.exceptions[0] from None
         finally:
             stream.close()
+
+    async def _read(
+        self,
+        requests: AsyncIterator[pb.WatchRequest],
+        stream: WatchStream,
+        fragments: _Fragments,
+        caller: Caller | None,
+    ) -> None:
+        async for request in requests:
+            await stream.room()
+            match request.WhichOneof("request_union"):
+                case "create_request":
+                    self._create(request.create_request, stream, fragments, caller)
+                case "cancel_request":
+                    stream.cancel(request.cancel_request.watch_id)
+                case "progress_request":
+                    stream.request_progress()
+                case None:
+                    pass
+
+    def _create(
+        self, create: pb.WatchCreateRequest, stream: WatchStream, fragments: _Fragments, caller: Caller | None
+    ) -> None:
+        # etcd reads "no key" as the smallest key.
+        key = create.key or b"\0"
+        fragments.asked(create.fragment)
+        auth = self._node.auth
+        if caller is not None and auth.enabled:
+            try:
+                auth.check_read(auth.user_of(caller), key, create.range_end)
+            except KvError as error:
+                stream.refuse(f"rpc error: code = {error.code.name.title().replace('_', '')} desc = {error.message}")
+                return
+        stream.create(
+            key=key,
+            range_end=create.range_end,
+            start_revision=create.start_revision,
+            prev_kv=create.prev_kv,
+            progress_notify=create.progress_notify,
+            filters=[_FILTERS[number] for number in create.filters if number in _FILTERS],
+            watch_id=create.watch_id,
+        )
 
     def _encode(self, response: StreamResponse, fragment: bool) -> Iterator[bytes]:
         head = b"".join(
@@ -88,28 +137,3 @@ class _Fragments:
         if response.canceled:
             self._ids.discard(response.watch_id)
         return response.watch_id in self._ids
-
-
-async def _read(requests: AsyncIterator[pb.WatchRequest], stream: WatchStream, fragments: _Fragments) -> None:
-    async for request in requests:
-        await stream.room()
-        match request.WhichOneof("request_union"):
-            case "create_request":
-                create = request.create_request
-                fragments.asked(create.fragment)
-                stream.create(
-                    # etcd reads "no key" as the smallest key.
-                    key=create.key or b"\0",
-                    range_end=create.range_end,
-                    start_revision=create.start_revision,
-                    prev_kv=create.prev_kv,
-                    progress_notify=create.progress_notify,
-                    filters=[_FILTERS[number] for number in create.filters if number in _FILTERS],
-                    watch_id=create.watch_id,
-                )
-            case "cancel_request":
-                stream.cancel(request.cancel_request.watch_id)
-            case "progress_request":
-                stream.request_progress()
-            case None:
-                pass

@@ -328,6 +328,3 @@ async def test_what_is_not_served_yet_says_so(ours: Etcdctl) -> None:
     code, out = await ours("defrag")
     assert code != 0
     assert "unknown method Defragment for service etcdserverpb.Maintenance" in out
-    code, out = await ours("user", "list")
-    assert code != 0
-    assert "unknown service etcdserverpb.Auth" in out
