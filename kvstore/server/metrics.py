@@ -99,7 +99,9 @@ def _storage(statistics: NodeStatistics) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of the database in use.", store.db_size_in_use
     )
-    yield GaugeMetricFamily("etcd_debugging_mvcc_keys_total", "Keys, the deleted ones until they are compacted.", store.keys)
+    yield GaugeMetricFamily(
+        "etcd_debugging_mvcc_keys_total", "Keys, the deleted ones until they are compacted.", store.keys
+    )
     yield GaugeMetricFamily("etcd_debugging_mvcc_current_revision", "The store's revision.", store.revision)
     yield GaugeMetricFamily(
         "etcd_debugging_mvcc_compact_revision", "The last compaction; -1 for none.", store.compact_revision
