@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from controllers import stores
+from controllers.cli.app import run
 from kvstore.client import RemoteClient
 from tests.cli.conftest import LISTWATCH, MANIFESTS, Background, Cli, environment
 
@@ -130,9 +132,22 @@ def test_the_environment_names_the_store(served: str, process: Cli) -> None:
     assert process("get", "cm", "--store", served).lines[1].startswith("one ")
 
 
-def test_without_a_name_the_data_directory_is_used(process: Cli, tmp_path: Path) -> None:
-    assert process("apply", "-f", "-", stdin=CONFIG % ("one", "1"), XDG_DATA_HOME=str(tmp_path / "x")).code == 0
-    assert process("get", "cm", "--store", tmp_path / "x" / "listwatch" / "default").lines[1].startswith("one ")
+async def no_local_server(address: str) -> bool:
+    return False
+
+
+def test_without_a_name_the_data_directory_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Other tests may be serving on the usual port at this moment.
+    monkeypatch.setattr(stores, "_answers", no_local_server)
+    monkeypatch.delenv("LISTWATCH_STORE", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "x"))
+    file = tmp_path / "one.yaml"
+    file.write_text(CONFIG % ("one", "1"))
+    assert run(["apply", "-f", str(file)]) == 0
+    assert run(["get", "cm", "--store", str(tmp_path / "x" / "listwatch" / "default")]) == 0
+    assert "\none " in capfd.readouterr().out
 
 
 def on_terminal(*arguments: str, home: Path, timeout: float = 30) -> tuple[int, str]:
