@@ -11,7 +11,6 @@ file in one job of the writer. Readers that had begun keep the old file, which h
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import fcntl
 import itertools
@@ -34,7 +33,7 @@ from kvstore.errors import DataDirError, DataDirInUse, DataDirTooNew, KvError, N
 from kvstore.revision import first_key, from_key, to_key, to_keys
 
 FORMAT_VERSION = 1
-TABLES = ("alarms", "members")
+TABLES = ("alarms", "members", "auth")
 """Small tables, named in the order in which they came: a row is bytes -> bytes, and its owner says what they mean."""
 MIB = 1 << 20
 # Copy-on-write needs room for the pages of a running transaction and for free pages that a reader still pins.
@@ -214,12 +213,13 @@ class Backend:
 
     def _failed(self, error: Exception) -> KvError:
         full = isinstance(error, lmdb.MapFullError) or _says(error, NO_SPACE)
-        if full or (_says(error, (errno.EIO,)) and self._disk_is_full()):
+        if full or (_says(error, (errno.EIO,)) and self.disk_is_full()):
             return NoSpace()
         log.error("write_failed", error=str(error))
         return Unavailable(f"etcdserver: the database cannot be written: {error}")
 
-    def _disk_is_full(self) -> bool:
+    def disk_is_full(self) -> bool:
+        """Whether the disk has hardly a megabyte left."""
         # LMDB says "Input/output error" of a write that the disk had room for only in part.
         disk = os.statvfs(self._directory)
         return disk.f_bavail * disk.f_frsize < MIB
@@ -386,7 +386,7 @@ class Backend:
             self._removed = None
             if copy is not None and copy is not self._db:
                 copy.env.close()
-            with contextlib.suppress(FileNotFoundError):
+            if path.is_dir():
                 shutil.rmtree(path)
 
     def _copy_to(self, path: Path, db: _Database) -> _Database:

@@ -109,6 +109,13 @@ class NoSpace(KvError):
     message = "etcdserver: mvcc: database space exceeded"
 
 
+class CorruptCluster(KvError):
+    """The CORRUPT alarm is raised: nothing may be written."""
+
+    code = Code.DATA_LOSS
+    message = "etcdserver: corrupt cluster"
+
+
 class LeaseNotFound(KvError):
     code = Code.NOT_FOUND
     message = "etcdserver: requested lease not found"

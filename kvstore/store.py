@@ -408,6 +408,18 @@ class Store:
             rows = [without_value(row) for row in rows]
         return RangeResult(current, rows, more, count)
 
+    def page(self, request: Range) -> tuple[list[bytes], bool]:
+        """The first `limit` records of a range in key order at its revision, and whether there are more.
+
+        Neither sorts, filters nor counts. Raises Compacted or FutureRevision.
+        """
+        at = self._revision_for(request.revision, self.revision)
+        pairs = self.index.first(request.key, request.range_end, at, request.limit + 1)
+        more = len(pairs) > request.limit
+        del pairs[request.limit :]
+        rows = self._records([revision for _, revision in pairs])
+        return [without_value(row) for row in rows] if request.keys_only else rows, more
+
     def _count(self, key: bytes, end: bytes, at: int, current: int) -> int:
         # Inside a write that has changed something, `current` is its revision and the staged one is the one before.
         if at == max(current, self._staged_revision):
@@ -651,11 +663,16 @@ class WriteTxn:
 
     def auth(self, records: Mapping[bytes, bytes | None], undo: Callable[[], object]) -> None:
         """Store records of users and roles, None to remove one; `undo` takes back what changed in memory."""
-        rows = self._batch.commit.rows
-        before = dict(rows)
-        rows.update((("auth", key), record) for key, record in records.items())
+        commit = self._batch.commit
+        before = commit.rows
+        commit.rows = before | {("auth", key): record for key, record in records.items()}
         self.undo(undo)
-        self.undo(lambda: (rows.clear(), rows.update(before)))
+        self.undo(lambda: setattr(commit, "rows", before))
+        self.changed = True
+
+    def row(self, table: str, key: bytes, value: bytes | None) -> None:
+        """Store a row of a small table along with the batch; None removes it."""
+        self._batch.commit.rows[table, key] = value
         self.changed = True
 
     def undo(self, step: Callable[[], object]) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from kvstore.alarms import Alarm, AlarmType
 from kvstore.errors import Code, KvError
 from kvstore.node import Node
 from kvstore.proto import messages as pb
-from kvstore.services.wire import Headers
-from kvstore.version import SERVER_VERSION
+from kvstore.services.wire import Headers, first, integer, nested
+from kvstore.version import CLUSTER_VERSION, SERVER_VERSION
+
+SNAPSHOT_BLOB_BYTES = 32 << 10  # as etcd sends them
 
 
 class MaintenanceService:
@@ -17,7 +23,7 @@ class MaintenanceService:
         self._headers = headers
 
     async def status(self, _: pb.StatusRequest) -> bytes:
-        """Sizes, version and who leads."""
+        """Sizes, version, who leads, and which alarms are raised."""
         node = self._node
         size, in_use = node.db_size()
         status = pb.StatusResponse(
@@ -29,11 +35,82 @@ class MaintenanceService:
             raftIndex=node.revision,
             raftAppliedIndex=node.revision,
             raftTerm=node.raft_term,
+            errors=map(str, node.maintenance.alarms.raised()),
         )
         return self._headers.now() + status.SerializeToString()
 
     async def alarm(self, request: pb.AlarmRequest) -> bytes:
-        """The alarms raised: none can be, so far, and raising one by hand is refused."""
-        if request.action != pb.AlarmRequest.GET:
-            raise KvError("alarms cannot be set or cleared on this server", code=Code.UNIMPLEMENTED)
-        return self._headers.now()
+        """List, raise or end alarms; the answer has those that the request was about."""
+        alarms = self._node.maintenance.alarms
+        found: list[Alarm] = []
+        if request.alarm in AlarmType.__members__.values():
+            kind = AlarmType(request.alarm)
+            if request.action == pb.AlarmRequest.GET:
+                found = alarms.raised(kind)
+            elif request.action == pb.AlarmRequest.ACTIVATE and kind != AlarmType.NONE:
+                found = [await alarms.activate(kind, request.memberID)]
+            elif request.action == pb.AlarmRequest.DEACTIVATE:
+                ended = await alarms.deactivate(kind, request.memberID)
+                found = [] if ended is None else [ended]
+        members = [pb.AlarmMember(memberID=alarm.member_id, alarm=alarm.type) for alarm in found]
+        return self._headers.now() + pb.AlarmResponse(alarms=members).SerializeToString()
+
+    async def defragment(self, _: pb.DefragmentRequest) -> bytes:
+        """Make the file as small as what is in it; as in etcd, the answer has no header."""
+        await self._node.maintenance.defragment()
+        return b""
+
+    async def hash(self, _: pb.HashRequest) -> bytes:
+        """A hash of the whole database, free of meaning outside this member."""
+        return self._headers.now() + integer(b"\x10", await self._node.maintenance.hash())
+
+    async def hash_kv(self, request: pb.HashKVRequest) -> bytes:
+        """The hash of the history, which any etcd with the same history has, too."""
+        result = await self._node.maintenance.hash_kv(request.revision)
+        return self._headers.now() + integer(b"\x10", result.hash) + integer(b"\x18", result.compact_revision)
+
+    async def snapshot(
+        self, requests: AsyncIterator[pb.SnapshotRequest], send: Callable[[bytes], Awaitable[None]]
+    ) -> None:
+        """The database at one revision in blobs, then the SHA-256 of them all; as in etcd, without headers."""
+        await first(requests)
+        digest = hashlib.sha256()
+        with await self._node.maintenance.snapshot() as file:
+            remaining = file.seek(0, 2)
+            file.seek(0)
+            while remaining:
+                blob = file.read(SNAPSHOT_BLOB_BYTES)
+                remaining -= len(blob)
+                digest.update(blob)
+                await send(integer(b"\x10", remaining) + nested(b"\x1a", blob))
+        await send(nested(b"\x1a", digest.digest()))
+
+    async def move_leader(self, request: pb.MoveLeaderRequest) -> bytes:
+        """The one member leads already. Raises FailedPrecondition for another one."""
+        if request.targetID != self._node.member_id:
+            raise KvError("etcdserver: bad leader transferee", code=Code.FAILED_PRECONDITION)
+        return b""
+
+    async def downgrade(self, request: pb.DowngradeRequest) -> bytes:
+        """Whether the version before this one could take over: as etcd answers, though none can read our files.
+
+        Raises InvalidArgument, FailedPrecondition, or Unimplemented for a downgrade that would have to be done.
+        """
+        if request.action == pb.DowngradeRequest.CANCEL:
+            raise KvError("etcdserver: no inflight downgrade job", code=Code.FAILED_PRECONDITION)
+        if request.action not in (pb.DowngradeRequest.VALIDATE, pb.DowngradeRequest.ENABLE):
+            raise KvError("etcdserver: unknown method")
+        major, minor, *_ = map(int, CLUSTER_VERSION.split("."))
+        if _minor_version(request.version) != (major, minor - 1):
+            raise KvError("etcdserver: invalid downgrade target version", code=Code.INVALID_ARGUMENT)
+        if request.action == pb.DowngradeRequest.ENABLE:
+            raise KvError("this server's data has no older format to go back to", code=Code.UNIMPLEMENTED)
+        return self._headers.now() + nested(b"\x12", CLUSTER_VERSION.encode())
+
+
+def _minor_version(text: str) -> tuple[int, int]:
+    """(major, minor) of `3.4` or `3.4.1`. Raises InvalidArgument."""
+    parts = text.split(".")
+    if not (2 <= len(parts) <= 3 and all(part.isascii() and part.isdigit() for part in parts)):
+        raise KvError("etcdserver: wrong downgrade target version format", code=Code.INVALID_ARGUMENT)
+    return int(parts[0]), int(parts[1])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from typing import TypeVar
 
+from kvstore.errors import Code, KvError
 from kvstore.node import Node
 from kvstore.record import varint
+
+T = TypeVar("T")
 
 KEPT_LENGTHS = 4096
 """Prefixes are remembered for records shorter than this: a list of objects has few distinct lengths."""
@@ -40,6 +44,13 @@ def nested(tag: bytes, payload: bytes) -> bytes:
 def integer(tag: bytes, number: int) -> bytes:
     """An integer field; nothing when it is zero."""
     return tag + varint(number) if number else b""
+
+
+async def first(requests: AsyncIterator[T]) -> T:
+    """The one request of a method that streams only its answers."""
+    async for request in requests:
+        return request
+    raise KvError("grpc: no request was received", code=Code.INTERNAL)
 
 
 class Headers:

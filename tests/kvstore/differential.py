@@ -40,9 +40,28 @@ ANSWERS: dict[str, type[Message]] = {
     "/etcdserverpb.Lease/LeaseTimeToLive": pb.LeaseTimeToLiveResponse,
     "/etcdserverpb.Lease/LeaseLeases": pb.LeaseLeasesResponse,
     "/etcdserverpb.Lease/LeaseKeepAlive": pb.LeaseKeepAliveResponse,
+    "/etcdserverpb.Maintenance/Alarm": pb.AlarmResponse,
+    "/etcdserverpb.Maintenance/Status": pb.StatusResponse,
+    "/etcdserverpb.Maintenance/Defragment": pb.DefragmentResponse,
+    "/etcdserverpb.Maintenance/Hash": pb.HashResponse,
+    "/etcdserverpb.Maintenance/HashKV": pb.HashKVResponse,
+    "/etcdserverpb.Maintenance/MoveLeader": pb.MoveLeaderResponse,
+    "/etcdserverpb.Maintenance/Downgrade": pb.DowngradeResponse,
+    "/etcdserverpb.Cluster/MemberList": pb.MemberListResponse,
+    "/etcdserverpb.Cluster/MemberAdd": pb.MemberAddResponse,
+    "/etcdserverpb.Cluster/MemberRemove": pb.MemberRemoveResponse,
+    "/etcdserverpb.Cluster/MemberUpdate": pb.MemberUpdateResponse,
+    "/etcdserverpb.Cluster/MemberPromote": pb.MemberPromoteResponse,
+    "/v3lockpb.Lock/Lock": pb.LockResponse,
+    "/v3lockpb.Lock/Unlock": pb.UnlockResponse,
+    "/v3electionpb.Election/Campaign": pb.CampaignResponse,
+    "/v3electionpb.Election/Proclaim": pb.ProclaimResponse,
+    "/v3electionpb.Election/Leader": pb.LeaderResponse,
+    "/v3electionpb.Election/Resign": pb.ResignResponse,
 }
 KEEP_ALIVE = "/etcdserverpb.Lease/LeaseKeepAlive"
 WATCH = "/etcdserverpb.Watch/Watch"
+HASH_KV = "/etcdserverpb.Maintenance/HashKV"
 
 Answer: TypeAlias = "Message | tuple[grpc.StatusCode, str] | str"
 
@@ -83,6 +102,9 @@ class Generator:
             (2, self._time_to_live),
             (0.5, self._leases),
             (1, self._watch),
+            (0.5, self._hash_kv),
+            (0.2, self._alarms),
+            (0.2, self._status),
         )
         return make()
 
@@ -234,6 +256,19 @@ class Generator:
     def _leases(self) -> Operation:
         return Operation("/etcdserverpb.Lease/LeaseLeases", pb.LeaseLeasesRequest())
 
+    def _hash_kv(self) -> Operation:
+        # At the compacted revision itself etcd 3.5.1 refuses, later releases do not.
+        request = pb.HashKVRequest(revision=self._weighted((1, 0), (3, self._some_revision()), (0.2, 1 << 50)))
+        if request.revision == self.compacted:
+            request.revision = 0
+        return Operation(HASH_KV, request)
+
+    def _alarms(self) -> Operation:
+        return Operation("/etcdserverpb.Maintenance/Alarm", pb.AlarmRequest())
+
+    def _status(self) -> Operation:
+        return Operation("/etcdserverpb.Maintenance/Status", pb.StatusRequest())
+
     def _watch(self) -> Operation:
         """A watch of history: its answers are read until the present."""
         request = pb.WatchCreateRequest(
@@ -281,6 +316,13 @@ class Side:
         except grpc.aio.AioRpcError as error:
             return error.code(), error.details() or ""
         return ANSWERS[path].FromString(data)
+
+    async def keys_at(self, request: Message) -> bool:
+        """Whether there is any key at the revision of a HashKV request, or the revision cannot be read."""
+        assert isinstance(request, pb.HashKVRequest)
+        everything = pb.RangeRequest(key=b"\0", range_end=b"\0", revision=request.revision, count_only=True)
+        answer = await self.call(Operation("/etcdserverpb.KV/Range", everything))
+        return not isinstance(answer, pb.RangeResponse) or answer.count > 0
 
     async def _one_of_stream(self, path: str, request: Message) -> bytes:
         stream = self._channel.stream_stream(path, None, None)(None)
@@ -367,6 +409,10 @@ def normal(request: Message, answer: Answer) -> str:
         answer.keys.sort()
     elif isinstance(answer, pb.LeaseLeasesResponse):
         answer.leases.sort(key=lambda lease: lease.ID)
+    elif isinstance(answer, pb.StatusResponse):
+        leads = answer.leader != 0 and answer.raftTerm != 0 and answer.raftIndex >= answer.raftAppliedIndex > 0
+        sized = answer.dbSize >= answer.dbSizeInUse > 0 and bool(answer.version)
+        return f"{answer.header} {leads} {sized} {answer.errors} {answer.isLearner}"
     elif isinstance(answer, pb.RangeResponse):
         assert isinstance(request, pb.RangeRequest)
         if request.sort_target != pb.RangeRequest.KEY:
@@ -397,6 +443,9 @@ async def compare(etcd: str, ours: str, operations: int, seed: int) -> None:
                 theirs = await sides[0].watch(operation.request, mine)
                 texts = [theirs.text(), mine.text()]
             else:
+                if operation.path == HASH_KV and not await sides[0].keys_at(operation.request):
+                    # Of an empty store etcd hashes what a compaction has not removed yet.
+                    continue
                 answers = [await side.call(operation) for side in sides]
                 generator.told(operation, answers[0])
                 texts = [normal(operation.request, answer) for answer in answers]

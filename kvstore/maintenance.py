@@ -1,0 +1,84 @@
+"""What an operator asks of a member: alarms, defragmentation, hashes, snapshots."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import IO
+
+import structlog
+
+from kvstore.alarms import TABLE, Alarms
+from kvstore.backend import Backend
+from kvstore.hash import Hash, hash_kv
+from kvstore.store import Store
+
+# NOSPACE may end by itself when less than this of the quota is used, so that it is not raised again at once.
+ROOM = 0.9
+MEMBERS, PEER_URLS = "members", b"peer_urls"
+
+log = structlog.get_logger("kvstore")
+
+
+class Maintenance:
+    """The upkeep of one member. `stop()` it before its backend is closed.
+
+    `auto_disarm` lets NOSPACE end by itself once there is room again.
+    """
+
+    def __init__(
+        self, store: Store, backend: Backend, *, member_id: int, quota_bytes: int, auto_disarm: bool = False
+    ) -> None:
+        self._store = store
+        self._backend = backend
+        self._quota = quota_bytes
+        self._defragmenting: asyncio.Task[None] | None = None
+        self.alarms = Alarms(store, member_id, self._has_room if auto_disarm else None)
+        self.alarms.restore(backend.rows(TABLE))
+        saved = backend.rows(MEMBERS).get(PEER_URLS)
+        self.peer_urls: list[str] = json.loads(saved) if saved else []
+
+    def _has_room(self) -> bool:
+        return self._backend.size[1] < ROOM * self._quota and not self._backend.disk_is_full()
+
+    async def set_peer_urls(self, urls: Sequence[str]) -> None:
+        """Remember what the member list shows as peer URLs; nothing listens there."""
+        saved = json.dumps(list(urls)).encode()
+        await self._store.write(lambda txn: txn.row(MEMBERS, PEER_URLS, saved))
+        self.peer_urls = list(urls)
+
+    async def defragment(self) -> None:
+        """Give the room that is free inside the database back to the disk; reads and writes go on meanwhile.
+
+        Whoever asks while it runs waits for the one that runs. Cancelling leaves it running to its end. Needs as much
+        room on the disk as the database uses. Raises NoSpace, Unavailable or Stopped; then nothing has changed.
+        """
+        if self._defragmenting is None or self._defragmenting.done():
+            self._defragmenting = asyncio.create_task(self._backend.defragment(), name="kvstore defragment")
+            self._defragmenting.add_done_callback(self._defragmented)
+        await asyncio.shield(self._defragmenting)
+
+    def _defragmented(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("defragmentation_failed", error=str(error))
+        else:
+            log.info("defragmented", size=self._backend.size[0])
+
+    async def hash_kv(self, revision: int = 0) -> Hash:
+        """The hash of the history up to a revision (0 = now). Raises Compacted or FutureRevision."""
+        return await hash_kv(self._store, self._backend, revision)
+
+    async def hash(self) -> int:
+        """The hash of everything in the database. Raises Unavailable."""
+        return await self._backend.hash()
+
+    async def snapshot(self) -> IO[bytes]:
+        """A copy of the database at one revision, in a file without a name. Close it. Raises NoSpace or Unavailable."""
+        return await self._backend.snapshot()
+
+    async def stop(self) -> None:
+        """Start nothing long any more, and wait for the defragmentation that runs."""
+        self._backend.stop()
+        if self._defragmenting is not None:
+            await asyncio.wait([self._defragmenting])
