@@ -19,6 +19,7 @@ from controllers import stores
 from controllers.cli.app import run
 from kvstore.client import RemoteClient
 from tests.cli.conftest import LISTWATCH, MANIFESTS, Background, Cli, environment
+from tests.etcd_process import free_port, running_etcd
 
 Start = Callable[..., Background]
 
@@ -100,7 +101,8 @@ def test_watching_objects_as_json(served: str, process: Cli, background: Start) 
     assert process("--store", served, "get", "cm", "none", "-w").err == 'error: configmaps "none" not found\n'
 
 
-def test_a_watch_survives_its_server_and_a_compaction(background: Start, process: Cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_watch_survives_its_server(background: Start, process: Cli, tmp_path: Path, compacted: bool) -> None:
     data = tmp_path / "d"
     server = background("serve", "--data-dir", data, "--listen-client-urls", "http://127.0.0.1:0")
     url = server.line("on (http://127.0.0.1:[0-9]+)")[1]
@@ -112,15 +114,18 @@ def test_a_watch_survives_its_server_and_a_compaction(background: Start, process
     watch.line("^note: the watch was cut, resuming after revision [0-9]+$")
     process("--store", data, "apply", "-f", "-", stdin=CONFIG % ("two", "1"))
     process("--store", data, "delete", "cm/one")
-    background("serve", "--data-dir", data, "--listen-client-urls", url).line("serving")
-    watch.line("^two ")
 
     async def compact() -> None:
-        async with RemoteClient([store.removeprefix("etcd://")]) as client:
-            revision = (await client.status()).header.revision
-            await client.compact(revision)
+        async with stores.open_store(str(data)) as client:
+            await client.compact((await client.status()).header.revision)
 
-    asyncio.run(compact())
+    if compacted:
+        asyncio.run(compact())
+    background("serve", "--data-dir", data, "--listen-client-urls", url).line("serving")
+    if compacted:
+        watch.line("^note: the history after revision [0-9]+ was compacted, listing again$")
+    rows = {watch.line("^(one|two) ")[1], watch.line("^(one|two) ")[1]}
+    assert rows == {"two", "one"}  # the deleted one is shown a last time
     process("--store", store, "apply", "-f", "-", stdin=CONFIG % ("three", "1"))
     watch.line("^three ")
     assert watch.interrupt() == 130
@@ -192,8 +197,6 @@ def test_help_and_errors_on_a_terminal(tmp_path: Path) -> None:
 @pytest.fixture
 def running(background: Start, tmp_path: Path) -> tuple[Background, str]:
     """`listwatch run` on an embedded store that it serves to the other commands."""
-    from tests.etcd_process import free_port
-
     port = free_port()
     started = background("run", "--store", tmp_path / "data", "--listen-client-urls", f"http://127.0.0.1:{port}")
     started.line("event=running")
@@ -247,6 +250,17 @@ def test_from_a_manifest_to_running_pods(running: tuple[Background, str], proces
     call("wait", "pods", "--all", "--for=delete", "--timeout=20s")
     controllers.line("ScalingReplicaSet")
     assert controllers.interrupt(timeout=8) == 0
+
+
+def test_on_a_real_etcd(background: Start, process: Cli, tmp_path: Path) -> None:
+    with running_etcd(tmp_path) as address:
+        store = f"etcd://{address}"
+        controllers = background("run", "--store", store, "--nodes", "2")
+        controllers.line("event=running")
+        assert process("--store", store, "apply", "-f", MANIFESTS / "nginx-deployment.yaml").code == 0
+        result = process("--store", store, "rollout", "status", "deploy/nginx-deployment", "--timeout=20s")
+        assert result.out.endswith("successfully rolled out\n")
+        assert controllers.interrupt(timeout=8) == 0
 
 
 def test_run_stops_on_sigterm_too(running: tuple[Background, str]) -> None:
