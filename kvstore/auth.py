@@ -33,14 +33,13 @@ from kvstore.errors import (
     UserNotFound,
 )
 from kvstore.passwords import Passwords
-from kvstore.permissions import OPEN_END, Grants, Permission, PermissionType, is_valid
+from kvstore.permissions import Grants, Permission, is_valid
 from kvstore.store import Store, WriteTxn
 from kvstore.tokens import Tokens
 
 ROOT = "root"  # the user, and the role
 TOKEN_TTL = 300.0  # seconds, as in etcd
 BCRYPT_COST = 10  # as in etcd
-ROOT_PERMISSION = Permission(PermissionType.READWRITE, b"", OPEN_END)  # what etcd shows for the role root
 
 Guard: TypeAlias = Callable[[], None]
 """Runs when a request's turn has come, after the checks of its shape; refuses it by raising."""
@@ -291,15 +290,21 @@ class Auth:
 
         await self._store.write(stage)
 
-    async def user_change_password(self, name: str, password: str = "", hashed: bytes = b"") -> None:
-        """Its tokens end. Without a password the hash is taken as it is. Raises UserNotFound or PasswordTooLong."""
+    async def user_change_password(self, name: str, password: str = "", hashed: bytes | None = b"") -> None:
+        """Its tokens end. Without a password the hash is taken as it is; None is one that could not be read.
+
+        Raises UserNotFound, PasswordTooLong or NoPasswordUser.
+        """
         if password:
             hashed = await self._passwords.hash(password)
 
         def stage(txn: WriteTxn) -> None:
             user = self._user(name)
-            changed = msgspec.structs.replace(user, password=b"" if user.no_password else hashed)
-            self._change(txn, users={name: changed})
+            if not user.no_password:
+                if hashed is None:
+                    raise NoPasswordUser()
+                user = msgspec.structs.replace(user, password=hashed)
+            self._change(txn, users={name: user})
             self._tokens.forget(name)
 
         await self._store.write(stage)
@@ -411,8 +416,7 @@ class Auth:
 
     async def role_get(self, name: str) -> tuple[Permission, ...]:
         """The permissions of a role, by key. Raises RoleNotFound."""
-        permissions = await self._read(lambda _: self._role(name).permissions)
-        return (ROOT_PERMISSION,) if name == ROOT else permissions
+        return await self._read(lambda _: self._role(name).permissions)
 
     async def roles(self) -> list[str]:
         """The names of all roles, sorted."""

@@ -6,7 +6,7 @@ import base64
 import binascii
 
 from kvstore.auth import Auth
-from kvstore.errors import NoPasswordUser, PermissionNotGiven
+from kvstore.errors import PermissionNotGiven
 from kvstore.permissions import Permission
 from kvstore.proto import messages as pb
 from kvstore.services.wire import Headers
@@ -61,12 +61,11 @@ class AuthService:
 
     async def user_change_password(self, request: pb.AuthUserChangePasswordRequest) -> bytes:
         """A new password, or its hash."""
+        hashed: bytes | None
         try:
             hashed = base64.b64decode(request.hashedPassword, validate=True)
         except binascii.Error:
-            if not request.password:
-                raise NoPasswordUser() from None
-            hashed = b""
+            hashed = None
         await self._auth.user_change_password(request.name, request.password, hashed)
         return self._header()
 
