@@ -62,10 +62,13 @@ def compile_protos(names: tuple[str, ...]) -> bytes:
 def stub(compiled: bytes) -> str:
     """The text of `messages.pyi` for a compiled FileDescriptorSet."""
     lines = [PREAMBLE]
+    named: set[str] = set()
     for file in FileDescriptorSet.FromString(compiled).file:
         for message in file.message_type:
-            lines += _class(message)
-            lines.append("")
+            if message.name not in named:
+                named.add(message.name)
+                lines += _class(message)
+                lines.append("")
     return "\n".join(lines)
 
 

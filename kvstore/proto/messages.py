@@ -36,4 +36,4 @@ def _load(compiled: bytes) -> None:
 _load(Path(__file__).with_name("etcd.binpb").read_bytes())
 for _file in FILES:
     for _name, _descriptor in POOL.FindFileByName(_file).message_types_by_name.items():
-        globals()[_name] = GetMessageClass(_descriptor)
+        globals().setdefault(_name, GetMessageClass(_descriptor))

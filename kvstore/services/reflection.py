@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from google.protobuf.descriptor import FileDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.protobuf.descriptor_pool import DescriptorPool
 
 from kvstore.errors import Code
-from kvstore.proto import FILES
 from kvstore.proto import messages as pb
-
-ALPHA = "reflection_v1alpha.proto"
 
 
 class ReflectionService:
@@ -23,7 +18,6 @@ class ReflectionService:
     def __init__(self, services: Iterable[str]) -> None:
         own = (f"grpc.reflection.{version}.ServerReflection" for version in self.versions)
         self._services = sorted([*services, *own])
-        self._pool: DescriptorPool | None = None
 
     async def info(
         self, requests: AsyncIterator[pb.ServerReflectionRequest], send: Callable[[bytes], Awaitable[None]]
@@ -41,13 +35,13 @@ class ReflectionService:
                 services = [pb.ServiceResponse(name=name) for name in self._services]
                 return pb.ServerReflectionResponse(list_services_response=pb.ListServiceResponse(service=services))
             case "file_by_filename":
-                return self._file(lambda pool: pool.FindFileByName(request.file_by_filename))
+                return self._file(lambda: pb.POOL.FindFileByName(request.file_by_filename))
             case "file_containing_symbol":
-                return self._file(lambda pool: pool.FindFileContainingSymbol(request.file_containing_symbol))
+                return self._file(lambda: pb.POOL.FindFileContainingSymbol(request.file_containing_symbol))
             case "all_extension_numbers_of_type":
                 name = request.all_extension_numbers_of_type
                 try:
-                    self._files().FindMessageTypeByName(name)
+                    pb.POOL.FindMessageTypeByName(name)
                 except KeyError:
                     return _error(Code.NOT_FOUND, f"not found: {name}")
                 return pb.ServerReflectionResponse(
@@ -58,9 +52,9 @@ class ReflectionService:
             case None:
                 return _error(Code.INVALID_ARGUMENT, "the request asks nothing")
 
-    def _file(self, find: Callable[[DescriptorPool], FileDescriptor]) -> pb.ServerReflectionResponse:
+    def _file(self, find: Callable[[], FileDescriptor]) -> pb.ServerReflectionResponse:
         try:
-            found = find(self._files())
+            found = find()
         except KeyError as error:
             return _error(Code.NOT_FOUND, f"not found: {error.args[0]}")
         # With all that it imports, itself first: a client need not ask again.
@@ -68,27 +62,6 @@ class ReflectionService:
         _gather(found, files)
         descriptors = pb.FileDescriptorResponse(file_descriptor_proto=reversed(files.values()))
         return pb.ServerReflectionResponse(file_descriptor_response=descriptors)
-
-    def _files(self) -> DescriptorPool:
-        """Our files and the one of v1alpha, which is v1's under another package: its messages are never needed."""
-        if self._pool is None:
-            pool = DescriptorPool()
-            for name in FILES:
-                pool.AddSerializedFile(pb.POOL.FindFileByName(name).serialized_pb)
-            alpha = FileDescriptorProto.FromString(pb.POOL.FindFileByName("reflection.proto").serialized_pb)
-            alpha.name, old = ALPHA, f".{alpha.package}."
-            alpha.package = "grpc.reflection.v1alpha"
-            new = f".{alpha.package}."
-            for message in alpha.message_type:
-                for field in message.field:
-                    field.type_name = field.type_name.replace(old, new)
-            for service in alpha.service:
-                for method in service.method:
-                    method.input_type = method.input_type.replace(old, new)
-                    method.output_type = method.output_type.replace(old, new)
-            pool.AddSerializedFile(alpha.SerializeToString())
-            self._pool = pool
-        return self._pool
 
 
 def _gather(file: FileDescriptor, files: dict[str, bytes]) -> None:
