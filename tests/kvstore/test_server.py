@@ -194,8 +194,7 @@ async def test_health(channel: grpc.aio.Channel) -> None:
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("/etcdserverpb.KV/RangeStream", "unknown method RangeStream for service etcdserverpb.KV"),
-        ("/etcdserverpb.Maintenance/Snapshot", "unknown method Snapshot for service etcdserverpb.Maintenance"),
+        ("/etcdserverpb.KV/Increment", "unknown method Increment for service etcdserverpb.KV"),
         ("/etcdserverpb.Nothing/Any", "unknown service etcdserverpb.Nothing"),
         ("/nonsense", "unknown service "),
     ],
@@ -204,16 +203,6 @@ async def test_unknown_methods_are_unimplemented(channel: grpc.aio.Channel, path
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(channel, path, b"")
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNIMPLEMENTED, says)
-
-
-async def test_alarms_are_none_and_cannot_be_set(channel: grpc.aio.Channel) -> None:
-    path = "/etcdserverpb.Maintenance/Alarm"
-    listed = pb.AlarmResponse.FromString(await call(channel, path, b""))
-    assert not listed.alarms
-    assert listed.header.revision > 0
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call(channel, path, pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE).SerializeToString())
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_messages_over_the_limit_are_refused_in_etcds_words(channel: grpc.aio.Channel) -> None:
