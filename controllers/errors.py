@@ -27,6 +27,10 @@ class StoreError(ControllerError):
     """The store cannot be opened; the text says what was tried and what to do."""
 
 
+class StoreInUse(StoreError):
+    """Another process has the data directory open."""
+
+
 class SyncTimeout(ControllerError):
     """The caches did not fill in time."""
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 import structlog
 
-from controllers.errors import StoreError
+from controllers.errors import StoreError, StoreInUse
 from kvstore.api import Client
 from kvstore.errors import DataDirError, DataDirInUse, KvError
 
@@ -34,6 +34,7 @@ LOCAL_SERVER = "127.0.0.1:2379"  # etcd's client port, on this machine only
 PROBE_TIMEOUT = 0.5  # on loopback an answer takes well under a millisecond
 ANSWER_TIMEOUT = 10.0
 FIRST_RETRY, LONGEST_RETRY = 0.1, 2.0
+STARTING_UP = 3.0  # seconds from a process' opening of the default directory to its listening, with much to spare
 
 _ADDRESS = re.compile(r"[\w.-]+:\d+(,[\w.-]+:\d+)*|\[[0-9a-fA-F:]+\]:\d+")
 
@@ -97,14 +98,31 @@ async def open_store(
     """
     rng = random.Random() if rng is None else rng
     location = locate(name, environ)
-    if isinstance(location, LocalDefault):
-        location = Servers(f"etcd://{local}") if await _answers(local) else Directory(location.path)
     async with AsyncExitStack() as stack:
-        if isinstance(location, Servers):
+        if isinstance(location, LocalDefault):
+            client = await _local_default(location.path, local, serve, environ, rng, stack)
+        elif isinstance(location, Servers):
             client = await _connect(location.url, environ, connect_timeout, rng, stack)
         else:
             client = await _open_directory(location.path, local, serve, rng, stack)
         yield client
+
+
+async def _local_default(
+    path: Path, local: str, serve: bool, environ: Mapping[str, str], rng: random.Random, stack: AsyncExitStack
+) -> Client:
+    """The local server's client, else the directory's. Who has the directory may be about to listen, or to leave."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while True:
+        if await _answers(local):
+            return await _connect(f"etcd://{local}", environ, 0.0, rng, stack)
+        try:
+            return await _open_directory(path, local, serve, rng, stack)
+        except StoreInUse:
+            if loop.time() - began >= STARTING_UP:
+                raise
+        await asyncio.sleep(FIRST_RETRY)
 
 
 async def _answers(address: str) -> bool:
@@ -162,7 +180,7 @@ async def _open_directory(path: Path, local: str, serve: bool, rng: random.Rando
     try:
         node = await stack.enter_async_context(Node.open(path, rng=rng))
     except DataDirInUse as error:
-        raise StoreError(f"{error} (etcd://{local} if it listens there)") from None
+        raise StoreInUse(f"{error} (etcd://{local} if it listens there)") from None
     except DataDirError as error:
         raise StoreError(str(error)) from None
     if serve:

@@ -70,7 +70,7 @@ async def _write(
     try:
         checked = check_manifests(read_manifests(files, recursive=recursive), session.kinds, namespace)
     except CliError as error:
-        raise CliError(*error.lines, f"nothing was {done}") from None
+        raise CliError(*error.lines[:-1], f"{error.lines[-1]}; nothing was {done}") from None
     problems: list[str] = []
     for each in checked:
         try:

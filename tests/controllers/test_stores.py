@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import structlog
 
-from controllers.errors import StoreError
-from controllers.stores import Directory, LocalDefault, Location, Servers, locate, open_store
+from controllers.errors import StoreError, StoreInUse
+from controllers.stores import STARTING_UP, Directory, LocalDefault, Location, Servers, locate, open_store
 from kvstore.client.embedded import EmbeddedClient
 from kvstore.client.remote import RemoteClient
+from kvstore.node import Node
+from kvstore.server import Server
 
 
 @pytest.mark.parametrize(
@@ -140,3 +142,28 @@ assert "grpc" not in sys.modules and "google.protobuf" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
+
+
+async def test_the_default_waits_for_a_server_that_has_the_directory_and_is_about_to_listen(tmp_path: Path) -> None:
+    environ, local = {"XDG_DATA_HOME": str(tmp_path)}, f"127.0.0.1:{free_port()}"
+    async with Node.open(tmp_path / "listwatch" / "default") as node:
+
+        async def late_comer() -> bool:
+            async with open_store(environ=environ, local=local) as client:
+                return isinstance(client, RemoteClient)
+
+        coming = asyncio.create_task(late_comer())
+        await asyncio.sleep(0.2)
+        assert not coming.done()
+        async with Server(node, [f"http://{local}"]):
+            assert await coming
+
+
+@pytest.mark.virtual_time
+async def test_the_default_gives_up_on_a_directory_that_stays_in_use(tmp_path: Path) -> None:
+    environ, local = {"XDG_DATA_HOME": str(tmp_path)}, f"127.0.0.1:{free_port()}"
+    async with Node.open(tmp_path / "listwatch" / "default"):
+        with pytest.raises(StoreInUse, match="in use by process"):
+            async with open_store(environ=environ, local=local):
+                pass
+        assert asyncio.get_running_loop().time() == pytest.approx(STARTING_UP, abs=0.5)

@@ -235,7 +235,7 @@ async def kill_node(world: World, tell: Tell) -> None:
         return any(node.name == victim and node_status(node.raw) != "Ready" for node in world.all(Node))
 
     await world.until(f"{victim} NotReady", lost, PATIENCE)
-    await tell(f"missed: {victim} is NotReady")
+    await tell(f"its heartbeats are missed: {victim} is NotReady")
 
     def moved() -> bool:
         return all(pod.spec.node_name != victim for pod in world.all(Pod)) and _all_rolled_out(world)
