@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from kvstore.auth import Caller
 from kvstore.errors import Code, KvError, Stopped
 from kvstore.node import Node
+from kvstore.proto.messages import POOL
 from kvstore.server.calls import CallCounter, MethodStatistics
 from kvstore.server.config import (
     MAX_REQUEST_OVERHEAD,
@@ -75,7 +76,7 @@ class Server:
         self.client_urls: list[str] = []
         self.http_urls: list[str] = []  # filled by `serve`
         self.routes = routes(node, self._advertised or self.client_urls, self.max_message)
-        self.counters = {path: CallCounter(path, _type_of(route)) for path, route in self.routes.items()}
+        self.counters = {path: CallCounter(path, _type_of(path, route)) for path, route in self.routes.items()}
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -279,8 +280,14 @@ async def _check_free(address: ListenAddress) -> None:
                 raise ListenError(f"cannot listen on {address.target}: {error.strerror}") from error
 
 
-def _type_of(route: Route) -> str:
-    return "unary" if isinstance(route, Unary) else "bidi_stream"
+def _type_of(path: str, route: Route) -> str:
+    if isinstance(route, Unary):
+        return "unary"
+    try:
+        method = POOL.FindMethodByName(path[1:].replace("/", "."))
+    except KeyError:  # reflection has several names and is described under one
+        return "bidi_stream"
+    return "bidi_stream" if method.client_streaming else "server_stream"
 
 
 def _listen(server: grpc.aio.Server, address: ListenAddress, credentials: grpc.ServerCredentials | None) -> int:

@@ -17,13 +17,11 @@ from aiohttp import web
 from kvstore.api import Compare, CompareResult, CompareTarget, DeleteRange, Range, Txn
 from kvstore.errors import KvError
 from kvstore.node import Node
-from kvstore.proto import messages as pb
 from kvstore.server.config import AddressInUse, InvalidListenURL, ListenAddress, ListenError, parse_listen_url
 from kvstore.server.edge import Server
 from kvstore.server.gateway import JSON_FACTOR, Gateway
 from kvstore.server.metrics import CONTENT_TYPE, Metrics
 from kvstore.server.tls import ServerTLS
-from kvstore.services import Unary
 from kvstore.version import CLUSTER_VERSION, SERVER_VERSION
 
 CHECK_TIMEOUT = 5.0
@@ -59,7 +57,7 @@ class HttpServer:
             raise InvalidListenURL(f"cannot listen on {encrypted[0]}: https needs a --cert-file and a --key-file")
         self._tls = tls.context() if tls is not None and encrypted else None
         self._metrics = Metrics(node, server)
-        self._health = Health(node, server)
+        self._health = Health(node)
         self._gateway = Gateway(server)
         self._max_body = server.max_message * JSON_FACTOR
         self._stop_grace = stop_grace
@@ -152,9 +150,8 @@ class Health:
     LIVE = ("serializable_read",)
     READY = ("data_corruption", "serializable_read", "linearizable_read", "non_learner")
 
-    def __init__(self, node: Node, server: Server) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._server = server
         self._checks: dict[str, Callable[[], Awaitable[str]]] = {
             "data_corruption": self._data_corruption,
             "serializable_read": self._serializable_read,
@@ -165,7 +162,7 @@ class Health:
     async def health(self, request: web.Request) -> web.Response:
         """200 or 503, and `{"health":"true","reason":""}`; `exclude=ALARM` and `serializable=true` as in etcd."""
         excluded = request.query.getall("exclude", [])
-        raised = [alarm for alarm in await self._alarms() if alarm not in excluded]
+        raised = [alarm for alarm in self._alarms() if alarm not in excluded]
         if raised:
             failure = f"ALARM {raised[0]}"
         elif request.query.get("serializable") == "true":
@@ -201,14 +198,11 @@ class Health:
             return web.Response(status=503, text="".join(lines) + f"{name} check failed\n")
         return web.Response(text="".join(lines if "verbose" in request.query else []) + "ok\n")
 
-    async def _alarms(self) -> list[str]:
-        route = self._server.routes["/etcdserverpb.Maintenance/Alarm"]
-        assert isinstance(route, Unary)
-        answer = pb.AlarmResponse.FromString(await route.call(pb.AlarmRequest()))
-        return [_ALARMS.get(each.alarm, "UNKNOWN") for each in answer.alarms]
+    def _alarms(self) -> list[str]:
+        return [alarm.type.name for alarm in self._node.maintenance.alarms.raised()]
 
     async def _data_corruption(self) -> str:
-        return "alarm activated: CORRUPT" if "CORRUPT" in await self._alarms() else ""
+        return "alarm activated: CORRUPT" if "CORRUPT" in self._alarms() else ""
 
     async def _serializable_read(self) -> str:
         try:
@@ -230,6 +224,3 @@ class Health:
 
     async def _non_learner(self) -> str:
         return ""  # the only member votes
-
-
-_ALARMS = {value.number: value.name for value in pb.POOL.FindEnumTypeByName("etcdserverpb.AlarmType").values}

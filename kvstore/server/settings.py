@@ -25,7 +25,7 @@ LOG_LEVELS = ("debug", "info", "warn", "warning", "error", "dpanic", "panic", "f
 LOG_FORMATS = ("auto", "console", "logfmt", "json")
 MODES = ("periodic", "revision")
 
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_NANOSECONDS = {"h": 3600e9, "m": 60e9, "s": 1e9, "ms": 1e6, "us": 1e3, "µs": 1e3, "ns": 1.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|us|µs|ns|m|s)")
 
 
@@ -77,6 +77,9 @@ SETTINGS = (
         "How often idle watches that asked for it are told of progress.",
         alias="experimental-watch-progress-notify-interval",
     ),
+    Setting("auth-token-ttl", "300", "seconds", "How long after its last use a token of a user is good."),
+    Setting("bcrypt-cost", "10", "", "How much work checking a password is: 4 to 31, each step doubles it."),
+    Setting("auto-disarm", "false", "", "End the NOSPACE alarm once there is room again.", is_flag=True),
     Setting("log-level", "info", "", "debug, info, warn, error, panic or fatal."),
     Setting("log-format", "auto", "", "console, json, logfmt; auto: by whether it is a terminal."),
     Setting("log-outputs", "default", "", "default or stderr, stdout, or a file to append to."),
@@ -113,7 +116,7 @@ def parse_duration(text: str) -> float:
         return 0.0
     if not found or "".join(part[0] for part in found) != text:
         raise ValueError("expected a duration such as 90s, 10m or 1h30m")
-    return sum(float(part[1]) * _UNITS[part[2]] for part in found)
+    return sum(float(part[1]) * _NANOSECONDS[part[2]] for part in found) / 1e9
 
 
 def _variables(setting: Setting) -> tuple[str, ...]:
@@ -199,6 +202,9 @@ def _config(values: Mapping[str, str]) -> ServeConfig:
             max_request_bytes=_integer(values, "max-request-bytes", 1),
             quota_bytes=quota or NodeOptions().quota_bytes,
             progress_interval=interval,
+            bcrypt_cost=_integer(values, "bcrypt-cost", 4, 31),
+            auth_token_ttl=float(_integer(values, "auth-token-ttl", 1)),
+            auto_disarm=_boolean(values, "auto-disarm"),
         ),
     )
 
@@ -240,10 +246,11 @@ def _urls(text: str) -> tuple[str, ...]:
     return tuple(url.strip() for url in text.split(",") if url.strip())
 
 
-def _integer(values: Mapping[str, str], name: str, least: int) -> int:
+def _integer(values: Mapping[str, str], name: str, least: int, most: int = 10**18) -> int:
     text = values[name].strip()
-    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < least:
-        raise SettingError(f"--{name}: expected a whole number from {least} on, got {values[name]!r}")
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or not least <= int(text) <= most:
+        told = f"from {least} on" if most == 10**18 else f"from {least} to {most}"
+        raise SettingError(f"--{name}: expected a whole number {told}, got {values[name]!r}")
     return int(text)
 
 

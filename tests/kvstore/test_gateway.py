@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import itertools
 import json
@@ -294,6 +295,42 @@ async def test_a_stopped_server_ends_streams_with_unavailable(
         with pytest.raises(StopAsyncIteration):
             await anext(read)
         await stopping
+
+
+async def test_a_stream_that_only_the_server_sends(node: Node, url: str, session: aiohttp.ClientSession) -> None:
+    await node.put(Put(b"a", b"1"))
+    async with session.post(f"{url}/v3/maintenance/snapshot", data="{}") as response:
+        blobs = [base64.b64decode(line["result"]["blob"]) async for line in lines(response)]
+    data = b"".join(blobs)
+    assert data[-32:] == hashlib.sha256(data[:-32]).digest()
+
+
+async def test_a_user_needs_a_token(http: HttpServer, url: str, session: aiohttp.ClientSession) -> None:
+    for path, body in (
+        ("auth/user/add", {"name": "root", "password": "secret"}),
+        ("auth/role/add", {"name": "root"}),
+        ("auth/user/grant", {"user": "root", "role": "root"}),
+        ("auth/enable", {}),
+    ):
+        assert (await post(session, url, path, body))[0] == 200, path
+    refused = await post(session, url, "kv/range", {"key": b64("a")})
+    assert (refused[0], refused[1]["message"]) == (400, "etcdserver: user name is empty")
+    status, answer = await post(session, url, "auth/authenticate", {"name": "root", "password": "wrong"})
+    assert (status, answer["code"]) == (400, 3)
+    _, answer = await post(session, url, "auth/authenticate", {"name": "root", "password": "secret"})
+    for token in (answer["token"], f"Bearer {answer['token']}"):
+        headers = {"Authorization": token}
+        data = json.dumps({"key": b64("a")}).encode()
+        async with session.post(f"{url}/v3/kv/range", data=data, headers=headers) as response:
+            assert response.status == 200
+    async with session.post(f"{url}/v3/kv/range", data=data, headers={"Authorization": "x.1"}) as response:
+        assert (response.status, (await response.json())["code"]) == (401, 16)
+    assert (await post(session, url, "kv/range", {"key": b64("a")}))[
+        0
+    ] == 400  # the next one on the connection has none
+    for path in ("health", "readyz"):  # a load balancer has no user
+        async with session.get(f"{url}/{path}") as response:
+            assert response.status == 200
 
 
 async def until(condition: Any) -> None:

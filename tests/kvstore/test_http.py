@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from kvstore.alarms import AlarmType
 from kvstore.api import Put
 from kvstore.client import RemoteClient
 from kvstore.errors import Unavailable
@@ -126,6 +127,19 @@ async def test_a_store_that_cannot_commit_is_not_ready(
     assert (await get(session, f"{url}/livez"))[0] == 200  # reads go on
 
 
+async def test_alarms(node: Node, http: HttpServer, session: aiohttp.ClientSession) -> None:
+    (url,) = http.client_urls
+    await node.maintenance.alarms.activate(AlarmType.NOSPACE, node.member_id)
+    assert await get_json(session, f"{url}/health") == (503, {"health": "false", "reason": "ALARM NOSPACE"})
+    assert (await get_json(session, f"{url}/health?exclude=NOSPACE"))[0] == 200
+    assert (await get(session, f"{url}/readyz"))[0] == 200  # reads and deletes are welcome
+    await node.maintenance.alarms.activate(AlarmType.CORRUPT, node.member_id)
+    assert (await get_json(session, f"{url}/health?exclude=NOSPACE"))[1]["reason"] == "ALARM CORRUPT"
+    status, text = await get(session, f"{url}/readyz")
+    assert status == 503
+    assert "[-]data_corruption failed: alarm activated: CORRUPT\n" in text
+
+
 async def test_health_checks_change_nothing(node: Node, http: HttpServer, session: aiohttp.ClientSession) -> None:
     before = await node.put(Put(b"\0", b"the smallest key"))
     for path in ("health", "readyz", "livez"):
@@ -179,8 +193,10 @@ async def test_serve_has_http_only_when_asked(tmp_path: Path, session: aiohttp.C
     )
     ready: asyncio.Future[Server] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(serve(config, ready.set_result))
+    first: list[asyncio.Future[Any]] = [serving, ready]
+    await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
     try:
-        server = await ready
+        server = ready.result()
         assert len(server.http_urls) == 2
         for url in server.http_urls:
             assert (await get(session, f"{url}/readyz"))[0] == 200

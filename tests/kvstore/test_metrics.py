@@ -27,9 +27,9 @@ sum(etcd_server_has_leader{})
 sum(rate(grpc_server_started_total{grpc_type="unary"}[5m]))
 sum(rate(grpc_server_handled_total{grpc_type="unary",grpc_code!="OK"}[5m]))
 sum(grpc_server_started_total{grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"})
-  - sum(grpc_server_handled_total{grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"})
+sum(grpc_server_handled_total{grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"})
 sum(grpc_server_started_total{grpc_service="etcdserverpb.Lease",grpc_type="bidi_stream"})
-  - sum(grpc_server_handled_total{grpc_service="etcdserverpb.Lease",grpc_type="bidi_stream"})
+sum(grpc_server_handled_total{grpc_service="etcdserverpb.Lease",grpc_type="bidi_stream"})
 etcd_mvcc_db_total_size_in_bytes{}
 etcd_mvcc_db_total_size_in_use_in_bytes{} / etcd_server_quota_backend_bytes{}
 histogram_quantile(0.99, sum(rate(etcd_disk_wal_fsync_duration_seconds_bucket{}[5m])) by (instance, le))
@@ -52,6 +52,7 @@ rate(etcd_debugging_mvcc_events_total{}[5m]) + etcd_debugging_mvcc_pending_event
 rate(etcd_mvcc_put_total{}[5m]) + rate(etcd_mvcc_delete_total{}[5m]) + rate(etcd_mvcc_range_total{}[5m])
 rate(etcd_mvcc_txn_total{}[5m]) + rate(grpc_server_msg_sent_total{grpc_type="unary"}[5m])
 rate(grpc_server_msg_received_total{grpc_type="unary"}[5m])
+grpc_server_started_total{grpc_service="etcdserverpb.Maintenance",grpc_method="Snapshot",grpc_type="server_stream"}
 """
 SELECTOR = re.compile(r"([a-z_0-9]+)\{([^}]*)\}")
 
