@@ -280,7 +280,8 @@ def test_custom_kinds_come_from_definitions_in_the_store(cli: Cli, tmp_path: Pat
     assert "Image:     nginx" in cli("describe", "website", "blog").out
     site.write_text(site.read_text().replace("image: nginx", "image: 5"))
     wrong = cli("apply", "-f", site)
-    assert wrong.err.splitlines()[0] == (f'error: {site} (document 1, Website "blog"): spec.image: expected str, got 5')
+    problem = f'{site} (document 1, Website "blog"): spec.image: expected str, got 5'
+    assert wrong.err == f"error: {problem}; nothing was applied\n"
     assert cli("delete", "ws", "--all").code == 0
 
 
