@@ -10,7 +10,9 @@ from informer.codecs import format_time
 Conditions = list[dict[str, Any]]
 
 
-def new_condition(kind: str, status: str, reason: str, message: str, now: datetime, *, updated: bool = False) -> Any:
+def new_condition(
+    kind: str, status: str, reason: str, message: str, now: datetime, *, updated: bool = False
+) -> dict[str, Any]:
     """A condition as of now. updated: with `lastUpdateTime`, which Deployments have besides."""
     stamp = format_time(now.replace(microsecond=0))
     condition = {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": stamp}

@@ -21,7 +21,11 @@ def pods_to_delete(pods: Sequence[PodView], related: Iterable[PodView], count: i
     if count >= len(pods):
         return pods
     on_node = Counter(pod.node for pod in related)
-    return sorted(pods, key=functools.cmp_to_key(lambda a, b: compare(a, b, on_node, now)))[:count]
+
+    def order(a: PodView, b: PodView) -> int:
+        return compare(a, b, on_node, now)
+
+    return sorted(pods, key=functools.cmp_to_key(order))[:count]
 
 
 def compare(a: PodView, b: PodView, on_node: Counter[str], now: datetime) -> int:

@@ -322,18 +322,16 @@ class GarbageCollector:
         references = live.raw["metadata"].get("ownerReferences") or []
         if not references or live.deleting:
             return
-        solid, dangling, waiting = [], [], []
-        for raw in references:
-            state = await self._owner_state(live, raw)
-            {"solid": solid, "dangling": dangling, "waiting": waiting}[state].append(raw)
-        if solid:
-            if dangling or waiting:
+        states = [await self._owner_state(live, raw) for raw in references]
+        if "solid" in states:
+            solid = [raw for raw, state in zip(references, states, strict=True) if state == "solid"]
+            if len(solid) < len(references):
                 live.raw["metadata"]["ownerReferences"] = solid
                 await self._manager.client.update(live)
             return
         policy: Propagation = "background"
         finalizers = live.metadata.finalizers
-        if waiting and node.dependents:
+        if "waiting" in states and node.dependents:
             await self._unblock_cycle(node, live)
             policy = "foreground"
         elif ORPHAN in finalizers:

@@ -110,25 +110,26 @@ class NodeLifecycle:
         now = asyncio.get_running_loop().time()
         due: list[float] = []
         for name, watched in list(self._nodes.items()):
-            silent = now - watched.heard
+            lost_at = watched.heard + self._grace
+            evict_at = lost_at + self._eviction_after
             try:
-                if silent < self._grace:
+                if now < lost_at:
                     if watched.marked:
                         await self._welcome(name)
                         watched.marked = False
-                    due.append(watched.heard + self._grace)
+                    due.append(lost_at)
                     continue
                 if not watched.marked:
                     watched.marked = await self._mark(name)
                     if not watched.marked:
                         del self._nodes[name]
                         continue
-                if silent >= self._grace + self._eviction_after:
+                if now >= evict_at:
                     await self._evict(name)
                     # A pod that was being bound to it just then is found the next time.
                     due.append(now + self._grace)
                 else:
-                    due.append(watched.heard + self._grace + self._eviction_after)
+                    due.append(evict_at)
             except ApiError as error:
                 log.info("node_not_handled", node=name, error=str(error))
                 due.append(now + RETRY)

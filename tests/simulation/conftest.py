@@ -1,4 +1,4 @@
-"""The store of the controllers' tests serves simulations too. Faults are what they are about, so the log is kept out."""
+"""The store of the controllers' tests serves simulations too. The log is kept out: it would be full of faults."""
 
 from collections.abc import Iterator
 

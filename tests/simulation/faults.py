@@ -28,23 +28,18 @@ from kvstore.api import (
 )
 from kvstore.errors import Unavailable
 
+LOST_REQUESTS, LOST_REPLIES, CONFLICTS, CUTS = 0.02, 0.02, 0.05, 0.03
+
 
 class FaultyClient:
-    """Delegates to `inner`. The rates are the chance of each fault for one call; `heal` ends all of them."""
+    """Delegates to `inner`. `rate` multiplies the chance of each fault for one call; `heal` ends all of them."""
 
-    def __init__(
-        self,
-        inner: Client,
-        rng: random.Random,
-        *,
-        lost_requests: float = 0.02,
-        lost_replies: float = 0.02,
-        conflicts: float = 0.05,
-        cuts: float = 0.03,
-    ) -> None:
+    def __init__(self, inner: Client, rng: random.Random, rate: float = 1.0) -> None:
         self._inner = inner
         self._rng = rng
-        self.lost_requests, self.lost_replies, self.conflicts, self.cuts = lost_requests, lost_replies, conflicts, cuts
+        self.lost_requests, self.lost_replies, self.conflicts, self.cuts = (
+            rate * each for each in (LOST_REQUESTS, LOST_REPLIES, CONFLICTS, CUTS)
+        )
         self.injected: dict[str, int] = dict.fromkeys(("request", "reply", "conflict", "cut"), 0)
 
     def heal(self) -> None:
@@ -154,7 +149,7 @@ class _FaultyWatch:
     async def __anext__(self) -> WatchResponse:
         if self._client.happens("cut", self._client.cuts):
             raise Unavailable
-        return await anext(self._inner)  # type: ignore[arg-type]
+        return await anext(self._inner)
 
     async def request_progress(self) -> None:
         await self._inner.request_progress()

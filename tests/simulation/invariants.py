@@ -103,15 +103,18 @@ def check_availability(history: Sequence[Revision], innocent: set[str]) -> None:
     """A controller never takes a ready pod away while fewer than replicas - maxUnavailable would be left.
 
     innocent: uids of pods that somebody else took away. A controller may not have known of them when it decided, so
-    they count as if they were there until the Deployment has all its pods again. So do those that a scaling takes in
-    the middle of a rollout: it is shared out in proportion, whether pods are ready or not.
+    they count as if they were there until the Deployment has all its pods again. So do those of lost nodes, and those
+    that a scaling takes in the middle of a rollout: it is shared out in proportion, whether pods are ready or not.
     """
+    innocent = set(innocent)
     replicas_before: dict[str, tuple[int, str]] = {}
     bounds: dict[str, Bounds] = defaultdict(Bounds)
     taken: dict[str, int] = defaultdict(int)
     before: dict[str, list[Raw]] = {}
     for revision in history:
         pods, replica_sets = pods_by_deployment(revision), by_controller(revision.of(ReplicaSet))
+        lost = {node["metadata"]["name"] for node in revision.of(Node) if node["spec"].get("taints")}
+        innocent |= {pod["metadata"]["uid"] for pod in revision.of(Pod) if pod["spec"].get("nodeName") in lost}
         for raw in revision.of(Deployment):
             uid = raw["metadata"]["uid"]
             bound = bounds[uid]
@@ -125,6 +128,9 @@ def check_availability(history: Sequence[Revision], innocent: set[str]) -> None:
             now = {pod["metadata"]["uid"] for pod in pods[uid]}
             gone = [pod for pod in before.get(uid, ()) if pod["metadata"]["uid"] not in now and is_ready(pod)]
             ready = sum(map(is_ready, pods[uid]))
+            was_ready = {pod["metadata"]["uid"] for pod in before.get(uid, ()) if is_ready(pod)}
+            # Pods that stop being ready were not taken away by anybody here: their node was lost.
+            taken[uid] += sum(pod["metadata"]["uid"] in was_ready and not is_ready(pod) for pod in pods[uid])
             for pod in gone:
                 if pod["metadata"]["uid"] in innocent:
                     taken[uid] += 1
@@ -165,7 +171,8 @@ def end_state(last: Revision) -> dict[str, Any]:
     for raw in last.of(Deployment):
         status = raw["status"]
         images = sorted(pod["spec"]["containers"][0]["image"] for pod in pods[raw["metadata"]["uid"]] if is_ready(pod))
-        counts = {key: status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas")}
+        fields = ("replicas", "updatedReplicas", "availableReplicas", "unavailableReplicas")
+        counts = {key: status.get(key, 0) for key in fields}
         conditions = {each["type"]: (each["status"], each["reason"]) for each in status["conditions"]}
-        result[raw["metadata"]["name"]] = (images, counts, conditions, status["observedGeneration"])
+        result[raw["metadata"]["name"]] = (images, counts, conditions)
     return result

@@ -100,12 +100,14 @@ async def _sync(rollout: Rollout) -> Result | None:
         return None
     await rollout.sync_paused()
     if deployment.spec.paused:
-        return await _follow(rollout)
+        await _follow(rollout)
+        return None
     if ROLLBACK_TO in annotations_of(deployment):
         await _roll_back(rollout)
         return None
     if rollout.is_scaling:
-        return await _follow(rollout)
+        await _follow(rollout)
+        return None
     if deployment.spec.strategy.type == "Recreate":
         return await recreate(rollout)
     return await roll(rollout)

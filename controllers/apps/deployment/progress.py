@@ -192,8 +192,10 @@ def paused_condition(deployment: Deployment, now: datetime) -> Raw | None:
     if reason == DEADLINE_EXCEEDED or deployment.spec.paused == (reason == PAUSED):
         return None
     if deployment.spec.paused:
-        return new_condition(PROGRESSING, "Unknown", PAUSED, "Deployment is paused", now, updated=True)
-    return new_condition(PROGRESSING, "Unknown", RESUMED, "Deployment is resumed", now, updated=True)
+        reason, message = PAUSED, "Deployment is paused"
+    else:
+        reason, message = RESUMED, "Deployment is resumed"
+    return new_condition(PROGRESSING, "Unknown", reason, message, now, updated=True)
 
 
 def check_again_after(deployment: Deployment, status: Raw, now: datetime) -> float | None:

@@ -224,6 +224,11 @@ class Rollout:
         """Follow a change of the number of pods without rolling anything out."""
         new, old = self.new, self.old
         active = [rs for rs in [*old, *([new] if new is not None else [])] if rs.spec.replicas > 0]
+        surge, _ = progress.limits(self.deployment)
+        total = progress.total_spec(active)
+        if total < self.replicas + surge and total < self.occupied:
+            # It may grow, but pods that are on their way out still take the room. Their end leads to the next sync.
+            return
         if len(active) <= 1:
             only = active[0] if active else new or next(iter(revisions.newest_first(old)), None)
             if only is not None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from controllers.apps.deployment import replica_set_of, revision_of, undo
 from controllers.apps.types import Deployment, ReplicaSet
-from controllers.core.types import Pod
+from controllers.core.types import Condition, Pod
 from informer.errors import AlreadyExists
 from kvstore.api import Client
 from tests.controllers.cluster import Cluster, cluster, history, nginx
@@ -19,10 +18,10 @@ pytestmark = pytest.mark.virtual_time
 HASH = "pod-template-hash"
 
 
-def condition(deployment: Deployment, kind: str) -> Any:
+def condition(deployment: Deployment, kind: str) -> Condition:
     found = [each for each in deployment.status.conditions if each.type == kind]
-    assert len(found) == 1, deployment.status.conditions
-    return found[0]
+    (only,) = found
+    return only
 
 
 async def sizes(it: Cluster) -> list[int]:
