@@ -75,8 +75,7 @@ PATHS = {
 }
 """Path below `/v3/` -> gRPC method. What the routes table does not have is not found."""
 
-# gRPC status -> HTTP status, as the grpc-gateway in etcd 3.5 maps them.
-_HTTP_STATUS = {
+HTTP_STATUS = {
     Code.CANCELLED: 408,
     Code.UNKNOWN: 500,
     Code.INVALID_ARGUMENT: 400,
@@ -92,6 +91,7 @@ _HTTP_STATUS = {
     Code.DATA_LOSS: 500,
     Code.UNAUTHENTICATED: 401,
 }
+"""gRPC status -> HTTP status, as the gateway in etcd 3.5 maps them."""
 
 JSON_FACTOR = 2
 """JSON may be this much longer than the message it stands for: base64 takes a third more, names and spaces the rest."""
@@ -260,11 +260,11 @@ async def _encoded(kind: type[Message], data: bytes) -> bytes:
 
 def _error(error: KvError) -> web.Response:
     body = {"error": error.message, "code": int(error.code), "message": error.message}
-    return web.json_response(body, status=_HTTP_STATUS[error.code])
+    return web.json_response(body, status=HTTP_STATUS[error.code])
 
 
 def _stream_error(error: KvError) -> bytes:
-    status = _HTTP_STATUS[error.code]
+    status = HTTP_STATUS[error.code]
     told = {"grpc_code": int(error.code), "http_code": status, "message": error.message}
     return msgspec.json.encode({"error": told | {"http_status": HTTPStatus(status).phrase}}) + b"\n"
 

@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore.api import Put
-from kvstore.errors import InvalidArgument
+from kvstore.errors import Code, InvalidArgument
 from kvstore.node import Node
 from kvstore.proto import messages as pb
 from kvstore.server import Server, jsonpb
-from kvstore.server.gateway import PATHS, Splitter
+from kvstore.server.gateway import HTTP_STATUS, PATHS, Splitter
 from kvstore.server.http import HttpServer
 
 PREFIXES = itertools.count()
@@ -166,6 +166,10 @@ async def test_other_methods_than_post(etcd: str, url: str, session: aiohttp.Cli
 def test_every_path_is_a_method_of_ours() -> None:
     for method in PATHS.values():
         assert pb.POOL.FindMethodByName(method.replace("/", ".")) is not None
+
+
+def test_every_status_has_an_http_status() -> None:
+    assert HTTP_STATUS.keys() == set(Code)
 
 
 def test_every_method_has_a_path(server: Server) -> None:

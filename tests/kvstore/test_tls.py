@@ -15,7 +15,7 @@ import pytest
 from controllers.errors import StoreError
 from controllers.stores import open_store
 from kvstore.client import TLS, RemoteClient, connect
-from kvstore.errors import Unavailable
+from kvstore.errors import PermissionDenied, Unavailable
 from kvstore.node import Node
 from kvstore.server import InvalidListenURL, ListenError, Server, ServerTLS
 from kvstore.server.http import HttpServer
@@ -203,3 +203,43 @@ async def test_files_that_cannot_be_used(node: Node, files: Files, tmp_path: Pat
         Server(node, [LOCAL])
     with pytest.raises(ValueError, match="cannot read the TLS file"):
         RemoteClient(["https://127.0.0.1:1"], tls=TLS(missing))
+
+
+async def test_the_common_name_of_a_certificate_is_the_user(node: Node, files: Files) -> None:
+    known = ssl.create_default_context(cafile=files.authority.file)
+    known.load_cert_chain(*files.alice)
+    tls = files.both_ways()
+    async with (
+        Server(node, [LOCAL], tls=tls) as server,
+        HttpServer(node, server, client_urls=[LOCAL], tls=tls) as http,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
+    ):
+        cert, key = files.alice
+        flags = [
+            f"--endpoints={server.client_urls[0]}",
+            f"--cacert={files.authority.file}",
+            f"--cert={cert}",
+            f"--key={key}",
+        ]
+        for command in (
+            "user add root:secret",
+            "role add root",
+            "user grant-role root root",
+            "user add alice --no-password",
+            "role add r",
+            "role grant-permission r readwrite mine",
+            "user grant-role alice r",
+            "auth enable",
+        ):
+            code, out = await etcdctl(*flags, *command.split())
+            assert code == 0, (command, out)
+        async with RemoteClient(server.client_urls, tls=TLS(files.authority.file, *files.alice)) as client:
+            await client.put(b"mine", b"1")
+            with pytest.raises(PermissionDenied):
+                await client.put(b"others", b"1")
+            async with client.watch(b"mine") as watch:
+                await client.put(b"mine", b"2")
+                assert (await anext(watch)).events[0].kv.value == b"2"
+        # Over HTTP it does not count, as in etcd: only a token does.
+        async with session.post(f"{http.client_urls[0]}/v3/kv/range", data=b'{"key":"YQ=="}', ssl=known) as response:
+            assert (await response.json())["message"] == "etcdserver: user name is empty"
