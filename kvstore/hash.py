@@ -26,16 +26,16 @@ class Hash(NamedTuple):
 
 
 async def hash_kv(store: Store, backend: Backend, revision: int) -> Hash:
-    """The hash at a revision (0 or less = now), in steps between which others get their turn.
+    """The hash at a revision (0 = now, less = of nothing, as in etcd), in steps between which others get their turn.
 
     Of what lies at or below the compacted revision only that counts which a compaction at `revision` would keep, and a
     deletion exactly there does not: so the hash is the same whether or not the space is freed already. A compaction
     meanwhile starts it again. Raises Compacted or FutureRevision.
     """
-    at = revision if revision > 0 else store.revision
+    at = revision or store.revision
     while True:
         compacted = store.compacted
-        if at < compacted:
+        if 0 < at < compacted:
             raise Compacted(compacted)
         if at > store.revision:
             raise FutureRevision()

@@ -46,6 +46,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "demo": Entry("demo.command:demo", "Show a rollout, an undo and three faults, and check each step."),
         "run": Entry("run:run", "Run the built-in controllers and simulated nodes on a store."),
         "serve": Entry("serve:serve", "Serve a data directory to etcd clients."),
+        "snapshot": Entry("snapshot:snapshot", "Save, look at and restore a store; carry data to and from an etcd."),
     },
     "Objects": {
         "get": Entry("get:get", "Show objects, one or many, once or as they change."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -35,6 +35,7 @@ from kvstore.api import (
 from kvstore.errors import Compacted, Stopped, Unavailable, WatchCanceled
 from kvstore.node import Node
 from kvstore.record import decode
+from kvstore.snapshot import blobs
 from kvstore.store import DeleteResult, OpResult, PutResult, RangeResult
 from kvstore.version import SERVER_VERSION
 from kvstore.watch import StreamResponse, WatchStream
@@ -142,6 +143,7 @@ class EmbeddedClient:
             raft_index=node.revision,
             raft_term=node.raft_term,
             raft_applied_index=node.revision,
+            errors=list(map(str, node.maintenance.alarms.raised())),
         )
 
     async def member_list(self) -> MemberListResponse:
@@ -150,6 +152,13 @@ class EmbeddedClient:
         node = self._node
         header = Header(node.cluster_id, node.member_id, 0, node.raft_term)  # etcd's has no revision either
         return MemberListResponse(header, [Member(node.member_id, node.name, [], [])])
+
+    async def snapshot(self) -> AsyncGenerator[bytes, None]:
+        """A snapshot in pieces, as `kvstore.snapshot.save` takes it. Raises NoSpace or Unavailable."""
+        self._check_open()
+        with await self._node.maintenance.snapshot() as file:
+            for blob, _ in blobs(file):
+                yield blob
 
     async def close(self) -> None:
         """End this client's watches with `Unavailable`. Idempotent."""

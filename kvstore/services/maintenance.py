@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from kvstore.alarms import Alarm, AlarmType
@@ -10,9 +9,8 @@ from kvstore.errors import Code, KvError
 from kvstore.node import Node
 from kvstore.proto import messages as pb
 from kvstore.services.wire import Headers, first, integer, nested
+from kvstore.snapshot import blobs
 from kvstore.version import CLUSTER_VERSION, SERVER_VERSION
-
-SNAPSHOT_BLOB_BYTES = 32 << 10  # as etcd sends them
 
 
 class MaintenanceService:
@@ -74,16 +72,9 @@ class MaintenanceService:
     ) -> None:
         """The database at one revision in blobs, then the SHA-256 of them all; as in etcd, without headers."""
         await first(requests)
-        digest = hashlib.sha256()
         with await self._node.maintenance.snapshot() as file:
-            remaining = file.seek(0, 2)
-            file.seek(0)
-            while remaining:
-                blob = file.read(SNAPSHOT_BLOB_BYTES)
-                remaining -= len(blob)
-                digest.update(blob)
+            for blob, remaining in blobs(file):
                 await send(integer(b"\x10", remaining) + nested(b"\x1a", blob))
-        await send(nested(b"\x1a", digest.digest()))
 
     async def move_leader(self, request: pb.MoveLeaderRequest) -> bytes:
         """The one member leads already. Raises FailedPrecondition for another one."""

@@ -6,13 +6,20 @@ import asyncio
 import itertools
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeAlias
 
+import grpc
 import pytest
 
-from tests.etcd_process import ETCDCTL
+from kvstore import snapshot
+from kvstore.alarms import AlarmType
+from kvstore.node import Node
+from kvstore.proto import messages as pb
+from tests.etcd_process import ETCDCTL, running_etcd
 
 PREFIXES = itertools.count()
 TIMEOUT = 20.0
@@ -324,7 +331,121 @@ async def test_member_list(ours: Etcdctl, real: Etcdctl) -> None:
         assert fields[4:] == ["http://{e}", "false"]
 
 
-async def test_what_is_not_served_yet_says_so(ours: Etcdctl) -> None:
-    code, out = await ours("defrag")
-    assert code != 0
-    assert "unknown method Defragment for service etcdserverpb.Maintenance" in out
+# ---- maintenance and cluster: a real etcd of their own, since they change what others would see ---------------------
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Etcdctl]:
+    with running_etcd(tmp_path) as endpoint:
+        yield Etcdctl(endpoint)
+
+
+CLIENT_LOG = re.compile(r'^{"level".*}\n', re.MULTILINE)  # with times and addresses
+
+
+async def told(ctl: Etcdctl, member: str, *arguments: str) -> Output:
+    """What a command ends with, the member's id shown as ME; `ME` in an argument stands for it, too."""
+    code, out = await ctl(*(member if argument == "ME" else argument for argument in arguments))
+    out = CLIENT_LOG.sub("", out).replace(member, "ME").replace(str(int(member, 16)), "ME")
+    return code, re.sub(r"took = [0-9.]+[µm]?s|cluster +[0-9a-f]+", "", out)
+
+
+async def member_of(ctl: Etcdctl) -> str:
+    return (await ctl("member", "list"))[1].split(",")[0]
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        [["alarm", "list"], ["alarm", "disarm"], ["endpoint", "health"]],
+        [["defrag"], ["put", "{p}a", "1"], ["defrag", "--cluster"], ["get", "{p}a"]],
+        [["move-leader", "ME"], ["move-leader", "5"], ["move-leader"]],
+        [["member", "remove", "5"], ["member", "remove", "ME"], ["member", "promote", "5"]],
+        [["member", "promote", "ME"], ["member", "update", "5", "--peer-urls=http://a:1"], ["member", "add", "x"]],
+        [["member", "update", "ME", "--peer-urls=http://127.0.0.1:1"], ["member", "add", "x", "--peer-urls=y"]],
+        [["downgrade", "validate", "3.4"], ["downgrade", "validate", "3.3"], ["downgrade", "cancel"]],
+        [["put", "{p}a", "1"], ["del", "{p}a"], ["put", "{p}b", "2"], ["endpoint", "hashkv", "-w", "fields"]],
+        [["put", "{p}a", "1"], ["put", "{p}a", "2"], ["compaction", "2"], ["endpoint", "hashkv"]],
+        [["endpoint", "hashkv", "--rev=1"], ["endpoint", "hashkv", "--rev=100"]],
+        [["version"], ["member", "list", "-w", "fields"], ["alarm", "list", "-w", "json"]],
+    ],
+    ids=lambda commands: " ".join(commands[0]),
+)
+async def test_operators_commands(ours: Etcdctl, alone: Etcdctl, commands: list[list[str]]) -> None:
+    ours.prefix = alone.prefix  # hashes are of the keys themselves
+    transcripts = []
+    for ctl in (ours, alone):
+        member = await member_of(ctl)
+        transcripts.append([await told(ctl, member, *command) for command in commands])
+    for mine, theirs in zip(*transcripts, strict=True):
+        assert without_what_differs(mine) == without_what_differs(theirs)
+
+
+def without_what_differs(output: Output) -> Output:
+    """Identities and terms are each server's own, as are peer URLs, which ours needs none of."""
+    code, out = output
+    out = re.sub(r'("(ClusterID|RaftTerm|MemberID|ID)" : |"(cluster_id|raft_term|member_id)":)\d+', r"\1N", out)
+    return code, re.sub(r'"PeerURL" : .*\n', "", out)
+
+
+async def test_alarms_are_listed_and_disarmed(node: Node, ours: Etcdctl, alone: Etcdctl) -> None:
+    await node.maintenance.alarms.activate(AlarmType.NOSPACE, node.member_id)
+    for ctl in (ours, alone):
+        member = await member_of(ctl)
+        if ctl is alone:
+            async with grpc.aio.insecure_channel(alone.endpoint) as channel:
+                request = pb.AlarmRequest(action=1, alarm=1, memberID=int(member, 16)).SerializeToString()
+                await channel.unary_unary("/etcdserverpb.Maintenance/Alarm", None, None)(request)
+        assert await told(ctl, member, "alarm", "list") == (0, "memberID:ME alarm:NOSPACE \n")
+        code, out = await told(ctl, member, "put", "{p}a", "1")
+        assert (code, "etcdserver: mvcc: database space exceeded" in out) == (1, True)
+        code, out = await told(ctl, member, "endpoint", "health")
+        assert (code, "Active Alarm(s): NOSPACE" in out) == (1, True)
+        assert await told(ctl, member, "alarm", "disarm") == (0, "memberID:ME alarm:NOSPACE \n")
+        assert await told(ctl, member, "put", "{p}a", "1") == (0, "OK\n")
+
+
+async def test_snapshot_save(ours: Etcdctl, real: Etcdctl, tmp_path: Path) -> None:
+    await fill(ours, real)
+    for ctl in (ours, real):
+        file = tmp_path / f"{ctl is ours}.db"
+        code, out = await ctl("snapshot", "save", str(file))
+        assert (code, CLIENT_LOG.sub("", out)) == (0, f"Snapshot saved at {file}\n")
+        assert file.stat().st_size % 512 == 32
+    assert snapshot.status(tmp_path / "True.db").records == 3
+
+
+async def test_lock_runs_a_command(ours: Etcdctl, real: Etcdctl) -> None:
+    for ctl in (ours, real):
+        code, out = await ctl("lock", "{p}lock", "--", "/bin/echo", "locked")
+        assert (code, out) == (0, "locked\n")
+        code, _ = await ctl("lock", "{p}lock", "--", "/bin/false")
+        assert code == 1
+        assert (await ctl("get", "{p}lock", "--prefix"))[1] == ""
+
+
+async def test_elect(ours: Etcdctl, real: Etcdctl) -> None:
+    for ctl in (ours, real):
+        async with ctl.started("elect", "{p}e", "first") as leader, asyncio.timeout(TIMEOUT):
+            assert leader.stdout is not None
+            key = (await leader.stdout.readline()).decode().strip()
+            assert key.startswith(f"{ctl.prefix}e/")
+            assert await leader.stdout.readline() == b"first\n"
+            async with ctl.started("elect", "-l", "{p}e") as observer:
+                assert observer.stdout is not None
+                assert (await observer.stdout.readline()).decode().strip() == key
+                assert await observer.stdout.readline() == b"first\n"
+                leader.send_signal(signal.SIGINT)
+                await leader.wait()
+
+
+async def test_make_mirror(ours: Etcdctl, real: Etcdctl) -> None:
+    """Ours is copied into the real one, what is there and what comes."""
+    await fill(ours, real)
+    real.prefix = ours.prefix
+    async with ours.started("make-mirror", real.endpoint, "--prefix={p}") as mirror, asyncio.timeout(TIMEOUT):
+        assert mirror.returncode is None
+        await ours("put", "{p}later", "4")
+        await ours("del", "{p}a")
+        while (await real("get", "{p}", "--prefix", "--keys-only"))[1] != "{p}b\n\n{p}c\n\n{p}later\n\n":
+            await asyncio.sleep(0)

@@ -1,0 +1,237 @@
+"""Snapshots: whole, at one revision, readable again; and data carried between a real etcd and ours."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sys
+from contextlib import aclosing
+from pathlib import Path
+
+import grpc
+import pytest
+
+from kvstore import snapshot
+from kvstore.api import DeleteRange, Put, Range
+from kvstore.client import EmbeddedClient, RemoteClient
+from kvstore.node import Node, NodeOptions
+from kvstore.proto import messages as pb
+from kvstore.server import Server
+from tests.etcd_process import running_etcd
+
+OPTIONS = NodeOptions(fsync=False)
+EVERYTHING = Range(b"\0", b"\0")
+TIMEOUT = 30.0
+
+
+async def fill(node: Node) -> None:
+    await node.lease_grant(1000, 5)
+    for number in range(300):
+        await node.put(Put(b"k%03d" % (number % 90), b"v%d" % number, lease=5 if number % 7 == 0 else 0))
+    await node.delete_range(DeleteRange(b"k005"))
+    await node.compact(node.revision - 100, physical=True)
+
+
+async def save(node: Node, path: Path) -> int:
+    async with aclosing(EmbeddedClient(node).snapshot()) as pieces:
+        return await snapshot.save(pieces, path)
+
+
+async def test_the_stream_is_as_etcds(node: Node, endpoint: str) -> None:
+    await fill(node)
+    async with grpc.aio.insecure_channel(endpoint) as channel:
+        stream = channel.unary_stream("/etcdserverpb.Maintenance/Snapshot", None, None)(b"")
+        parts = [pb.SnapshotResponse.FromString(data) async for data in stream]
+    *body, last = parts
+    total = sum(len(part.blob) for part in body)
+    assert total % 512 == 0
+    assert {len(part.blob) for part in body[:-1]} <= {32 << 10}
+    sent = 0
+    for part in body:
+        sent += len(part.blob)
+        assert part.remaining_bytes == total - sent
+    assert (last.blob, last.remaining_bytes) == (hashlib.sha256(b"".join(part.blob for part in body)).digest(), 0)
+    assert not any(part.HasField("header") for part in parts)
+
+
+async def test_saved_and_restored(node: Node, tmp_path: Path) -> None:
+    await fill(node)
+    file, directory = tmp_path / "saved.db", tmp_path / "restored"
+    size = await save(node, file)
+    found = snapshot.status(file)
+    assert (found.revision, found.size) == (node.revision, size)
+    snapshot.restore(file, directory)
+    async with Node.open(directory, OPTIONS) as again:
+        assert again.range(EVERYTHING) == node.range(EVERYTHING)
+        at = node.revision - 50
+        assert again.range(Range(b"\0", b"\0", revision=at)) == node.range(Range(b"\0", b"\0", revision=at))
+        assert await again.maintenance.hash_kv() == await node.maintenance.hash_kv()
+        assert again.compacted == node.compacted
+        assert again.leases() == [5]
+        assert again.lease_time_to_live(5, keys=True)[1:] == node.lease_time_to_live(5, keys=True)[1:]
+        assert again.cluster_id != node.cluster_id
+        assert again.member_id != node.member_id
+        await again.put(Put(b"after"))
+    assert snapshot.status(file) == found
+
+
+async def test_a_snapshot_is_of_one_revision_while_writes_go_on(node: Node, tmp_path: Path) -> None:
+    """Two keys always change together: no snapshot may have one without the other."""
+    stop = asyncio.Event()
+
+    async def write() -> None:
+        from kvstore.api import Txn
+
+        number = 0
+        while not stop.is_set():
+            number += 1
+            await node.txn(Txn(success=(Put(b"a", b"%d" % number), Put(b"b", b"%d" % number))))
+
+    writing = asyncio.create_task(write())
+    for turn in range(5):
+        before = node.revision
+        await save(node, tmp_path / f"{turn}.db")
+        snapshot.restore(tmp_path / f"{turn}.db", tmp_path / f"{turn}")
+        async with Node.open(tmp_path / f"{turn}", OPTIONS) as again:
+            client = EmbeddedClient(again)
+            a, b = await client.get(b"a"), await client.get(b"b")
+            assert (a and a.value) == (b and b.value)
+            assert again.revision >= before
+    stop.set()
+    await writing
+
+
+async def test_files_that_are_no_snapshots(node: Node, tmp_path: Path) -> None:
+    await fill(node)
+    whole = tmp_path / "whole.db"
+    await save(node, whole)
+    data = whole.read_bytes()
+    for name, damaged in (
+        ("empty", b""),
+        ("short", data[:-100]),
+        ("flipped", data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]),
+        ("bare", data[:-32]),
+        ("text", b"hello" * 100),
+    ):
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(snapshot.SnapshotError, match=name):
+            snapshot.status(tmp_path / name)
+        with pytest.raises(snapshot.SnapshotError, match="checksum"):
+            snapshot.restore(tmp_path / name, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    summed = b"not a database" * 100
+    (tmp_path / "summed").write_bytes(summed + hashlib.sha256(summed).digest())
+    for verify in (True, False):
+        with pytest.raises(snapshot.SnapshotError, match="not a snapshot of listwatch's"):
+            snapshot.restore(tmp_path / "summed", tmp_path / "out", verify=verify)
+    assert sorted(path.name for path in tmp_path.glob("out*")) == []
+    snapshot.restore(tmp_path / "bare", tmp_path / "out", verify=False)
+    with pytest.raises(snapshot.SnapshotError, match="not an empty directory"):
+        snapshot.restore(whole, tmp_path / "out")
+
+
+async def test_a_save_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    async def pieces() -> object:
+        yield b"some"
+        raise OSError("cut")
+
+    with pytest.raises(OSError, match="cut"):
+        await snapshot.save(pieces(), tmp_path / "file")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- between stores -------------------------------------------------------------------------------------------------
+
+
+async def test_from_an_etcd_to_ours_and_back(tmp_path: Path) -> None:
+    with running_etcd(tmp_path) as address:
+        async with RemoteClient([address]) as etcd, Node.open(tmp_path / "node", OPTIONS) as node:
+            ours = EmbeddedClient(node)
+            await etcd.lease_grant(5000, 7)
+            for number in range(2500):
+                await etcd.put(
+                    b"k%04d" % number, bytes([number % 256]) * (number % 50), lease=7 if number % 9 == 0 else 0
+                )
+            await etcd.put(b"big", bytes(900_000))
+            carried = await snapshot.carry(etcd, ours)
+            assert carried == snapshot.Carried(2501, 1, 2502, node.revision)
+            assert node.revision < 100
+            theirs, mine = (await etcd.range(EVERYTHING)).kvs, (await ours.range(EVERYTHING)).kvs
+            assert [(kv.key, kv.value, kv.lease) for kv in theirs] == [(kv.key, kv.value, kv.lease) for kv in mine]
+            assert node.lease_time_to_live(7)[1] == 5000
+            await ours.put(b"k0000", b"changed")
+            await ours.put(b"new", b"1")
+            with pytest.raises(snapshot.SnapshotError, match="not empty"):
+                await snapshot.carry(ours, etcd)
+            back = await snapshot.carry(ours, etcd, merge=True)
+            assert (back.keys, back.source_revision) == (2502, node.revision)
+            changed = await etcd.get(b"k0000")
+            assert changed is not None
+            assert changed.value == b"changed"
+            assert (await etcd.range(EVERYTHING)).count == 2502
+
+
+async def test_an_empty_store(tmp_path: Path) -> None:
+    async with Node.open(tmp_path / "a", OPTIONS) as one, Node.open(tmp_path / "b", OPTIONS) as two:
+        carried = await snapshot.carry(EmbeddedClient(one), EmbeddedClient(two))
+        assert carried == snapshot.Carried(0, 0, 1, 1)
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+async def listwatch(*arguments: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).with_name("listwatch")),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "LISTWATCH_STORE": ""},
+    )
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, out.decode()
+
+
+async def test_the_command(tmp_path: Path, etcd: str) -> None:
+    saved, restored, other = str(tmp_path / "s.db"), str(tmp_path / "restored"), str(tmp_path / "other")
+    async with Node.open(tmp_path / "node", OPTIONS) as node, Server(node, ["http://127.0.0.1:0"]) as server:
+        await fill(node)
+        rows = node.range(EVERYTHING).rows
+        store = server.client_urls[0].replace("http", "etcd")
+        code, out = await listwatch("snapshot", "save", saved, "--store", store)
+        assert (code, out) == (0, f"snapshot of {Path(saved).stat().st_size} bytes saved at {saved}\n")
+        assert (await listwatch("snapshot", "import", store, "--store", other))[0] == 0
+        revision = node.revision
+    code, out = await listwatch("snapshot", "status", saved)
+    assert code == 0
+    assert out.splitlines()[0].split() == ["HASH", "REVISION", "RECORDS", "BYTES"]
+    assert out.splitlines()[1].split()[1] == str(revision)
+    assert await listwatch("snapshot", "restore", saved, "--data-dir", restored) == (
+        0,
+        f"snapshot {saved} restored into {restored}\n",
+    )
+    code, out = await listwatch("snapshot", "restore", saved, "--data-dir", restored)
+    assert (code, out) == (
+        1,
+        f"error: {restored} is not an empty directory; a snapshot is restored into a new one\n",
+    )
+    async with Node.open(Path(restored), OPTIONS) as node:
+        assert node.range(EVERYTHING).rows == rows
+    async with Node.open(Path(other), OPTIONS) as node:
+        assert node.range(EVERYTHING).count == len(rows)
+        assert node.leases() == [5]
+    code, out = await listwatch("snapshot", "export", f"etcd://{etcd}", "--merge", "--store", other)
+    assert code == 0
+    assert out.startswith(f"carried {len(rows)} keys and 1 leases, read at revision ")
+    async with RemoteClient([etcd]) as client:
+        assert (await client.lease_time_to_live(5)).granted_ttl == 1000
+        await client.lease_revoke(5)
+        await client.delete(b"k0", b"k1")
