@@ -145,9 +145,17 @@ async def _connect(
 ) -> Client:
     # Here and below: gRPC costs 30 MB and a tenth of a second, and an embedded store needs none of it.
     from kvstore.client import TLS, connect
+    from kvstore.client.login import Credentials
 
     try:
-        client = connect(url, rng=rng, tls=TLS.from_environ(environ) if url.startswith("etcds://") else None)
+        login = Credentials.from_environ(environ)
+        client = connect(
+            url,
+            rng=rng,
+            tls=TLS.from_environ(environ) if url.startswith("etcds://") else None,
+            user=None if login is None else login.user,
+            password="" if login is None else login.password,
+        )
     except ValueError as error:
         raise StoreError(f"store {url!r}: {error}") from None
     stack.push_async_callback(client.close)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Self
 
 import msgspec
 
@@ -15,6 +17,23 @@ class Credentials(msgspec.Struct, frozen=True):
 
     user: str
     password: str
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self | None:
+        """Those of ETCDCTL_USER, `NAME:PASSWORD`, or `NAME` with ETCDCTL_PASSWORD, as for etcdctl; None without it.
+
+        Raises ValueError for a name without a password.
+        """
+        given = environ.get("ETCDCTL_USER")
+        if not given:
+            return None
+        password = environ.get("ETCDCTL_PASSWORD")
+        if password is not None:
+            return cls(given, password)
+        user, colon, password = given.partition(":")
+        if not colon:
+            raise ValueError("ETCDCTL_USER names a user, but no password was given: write NAME:PASSWORD")
+        return cls(user, password)
 
     def __repr__(self) -> str:
         return f"Credentials({self.user!r})"  # the password is for no log

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 
+from google.protobuf.message import Message
+
 from kvstore.auth import Auth
-from kvstore.errors import PermissionNotGiven
+from kvstore.errors import PermissionNotGiven, RequestTooLarge
 from kvstore.permissions import Permission
 from kvstore.proto import messages as pb
 from kvstore.services.wire import Headers
@@ -15,9 +17,10 @@ from kvstore.services.wire import Headers
 class AuthService:
     """Users and roles; logging in. Who may call what is decided before."""
 
-    def __init__(self, auth: Auth, headers: Headers) -> None:
+    def __init__(self, auth: Auth, headers: Headers, max_request_bytes: int) -> None:
         self._auth = auth
         self._header = headers.now
+        self._max_request_bytes = max_request_bytes
 
     async def enable(self, _: pb.AuthEnableRequest) -> bytes:
         """From now on every request needs a user."""
@@ -41,6 +44,7 @@ class AuthService:
 
     async def user_add(self, request: pb.AuthUserAddRequest) -> bytes:
         """A new user."""
+        self._check_size(request)
         no_password = request.options.no_password
         await self._auth.user_add(request.name, request.password, no_password=no_password)
         return self._header()
@@ -61,6 +65,7 @@ class AuthService:
 
     async def user_change_password(self, request: pb.AuthUserChangePasswordRequest) -> bytes:
         """A new password, or its hash."""
+        self._check_size(request)
         hashed: bytes | None
         try:
             hashed = base64.b64decode(request.hashedPassword, validate=True)
@@ -81,6 +86,7 @@ class AuthService:
 
     async def role_add(self, request: pb.AuthRoleAddRequest) -> bytes:
         """A new role."""
+        self._check_size(request)
         await self._auth.role_add(request.name)
         return self._header()
 
@@ -101,6 +107,7 @@ class AuthService:
 
     async def role_grant_permission(self, request: pb.AuthRoleGrantPermissionRequest) -> bytes:
         """A permission more for a role."""
+        self._check_size(request)
         if not request.HasField("perm"):
             raise PermissionNotGiven()
         perm = request.perm
@@ -111,3 +118,8 @@ class AuthService:
         """A permission less for a role."""
         await self._auth.role_revoke_permission(request.role, request.key, request.range_end)
         return self._header()
+
+    def _check_size(self, request: Message) -> None:
+        # Of the requests whose text is stored.
+        if request.ByteSize() > self._max_request_bytes:
+            raise RequestTooLarge()

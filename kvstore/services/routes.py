@@ -60,7 +60,7 @@ def routes(node: Node, client_urls: Sequence[str], max_message_bytes: int) -> di
     lock = LockService(node, headers)
     election = ElectionService(node, headers)
     range_stream = RangeStreamService(node, headers)
-    auth = AuthService(node.auth, headers)
+    auth = AuthService(node.auth, headers, node.options.max_request_bytes)
     table: dict[str, Route] = {
         "/etcdserverpb.KV/Range": Unary(pb.RangeRequest, kv.range),
         "/etcdserverpb.KV/Put": Unary(pb.PutRequest, kv.put),

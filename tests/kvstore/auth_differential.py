@@ -111,7 +111,10 @@ class Generator:
         elif not isinstance(answer, tuple | str) and isinstance(
             request, pb.AuthUserAddRequest | pb.AuthUserChangePasswordRequest
         ):
-            self._passwords[request.name] = request.password
+            if isinstance(request, pb.AuthUserChangePasswordRequest) and not request.password:
+                self._passwords.pop(request.name, None)  # nobody can log in with a hash that is none
+            else:
+                self._passwords[request.name] = request.password
 
     def next(self) -> Operation:
         rng = self.rng
@@ -150,7 +153,7 @@ class Generator:
                 self._auth("UserGet", name=name),
                 self._auth("UserList"),
                 self._auth("UserDelete", name=name),
-                self._auth("UserChangePassword", name=name, password=password),
+                self._auth("UserChangePassword", name=name, password=password or ("pw" if name == "root" else "")),
                 self._auth("UserChangePassword", name=mortal, hashedPassword=rng.choice(["!", "QUJD"])),
                 self._auth("UserGrantRole", user=name, role=role),
                 self._auth("UserRevokeRole", name=name, role=role),

@@ -15,18 +15,21 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
+from controllers.errors import StoreError
+from controllers.stores import open_store
 from kvstore.api import Put, Range
 from kvstore.auth import Caller
-from kvstore.client import RemoteClient
+from kvstore.client import TLS, RemoteClient
 from kvstore.client.login import Credentials
 from kvstore.errors import AuthFailed, InvalidAuthToken, PermissionDenied, UserEmpty
 from kvstore.node import Node, NodeOptions
 from kvstore.permissions import Permission, PermissionType
 from kvstore.proto import messages as pb
-from kvstore.server import Server
+from kvstore.server import Server, ServerTLS
 from kvstore.services import CALLER, Stream, caller_from
 from kvstore.services.access import RULES, anybody
 from tests.etcd_process import running_etcd
+from tests.kvstore.certificates import Authority
 
 OPTIONS = NodeOptions(fsync=False, bcrypt_cost=4)
 ANYTHING = Permission(PermissionType.READWRITE, b"\x00", b"\x00")
@@ -297,17 +300,22 @@ async def test_the_gateway(node: Node, server: Server) -> None:
     async with HttpServer(node, server, client_urls=["http://127.0.0.1:0"]) as http:
         port = int(http.client_urls[0].rpartition(":")[2])
 
-        async def post(path: str, body: object, token: str = "") -> tuple[int, dict[str, object]]:
+        async def ask(line: str, data: bytes, headers: str) -> tuple[int, dict[str, object]]:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            data = json.dumps(body).encode()
-            head = f"POST /v3/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\nConnection: close\r\n"
-            head += f"Authorization: {token}\r\n" if token else ""
-            writer.write(head.encode() + b"\r\n" + data)
+            head = f"{line} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\nConnection: close\r\n{headers}\r\n"
+            writer.write(head.encode() + data)
             answer = await reader.read()
             writer.close()
             await writer.wait_closed()
             status, _, rest = answer.partition(b"\r\n\r\n")
             return int(status.split()[1]), json.loads(rest)
+
+        async def get(path: str) -> tuple[int, dict[str, object]]:
+            return await ask(f"GET /{path}", b"", "")
+
+        async def post(path: str, body: object, token: str = "") -> tuple[int, dict[str, object]]:
+            headers = f"Authorization: {token}\r\n" if token else ""
+            return await ask(f"POST /v3/{path}", json.dumps(body).encode(), headers)
 
         status, answer = await post("kv/put", {"key": "YQ==", "value": "YQ=="})
         assert (status, answer["message"]) == (400, "etcdserver: user name is empty")
@@ -319,3 +327,73 @@ async def test_the_gateway(node: Node, server: Server) -> None:
         assert (status, answer["message"]) == (403, "etcdserver: permission denied")
         status, answer = await post("kv/put", {"key": "YQ==", "value": "YQ=="}, "x.1")
         assert (status, answer["message"]) == (401, "etcdserver: invalid auth token")
+        assert await get("health") == (200, {"health": "true", "reason": ""}), "a probe has no user"
+
+
+# ---- certificates ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_common_name_of_a_certificate(node: Node, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    await node.auth.user_add("cert", no_password=True)
+    await node.auth.user_grant_role("cert", "as")
+    tls = ServerTLS(*authority.server(), authority.file, client_cert_auth=True)
+    async with Server(node, ["https://127.0.0.1:0"], tls=tls) as server:
+
+        def client(common_name: str, user: str | None = None, password: str = "") -> RemoteClient:
+            files = TLS(authority.file, *authority.client(common_name))
+            return RemoteClient(server.client_urls, tls=files, user=user, password=password)
+
+        async with client("cert") as cert:
+            await cert.put(b"a", b"1")
+            async with cert.watch(b"a", start_revision=1) as watch:
+                assert (await anext(watch)).events[0].kv.value == b"1"
+            with pytest.raises(PermissionDenied):
+                await cert.put(b"b", b"1")
+        async with client("cert", user="root", password="pw") as root:
+            await root.put(b"b", b"a token counts more")
+        async with client("stranger") as stranger:
+            with pytest.raises(PermissionDenied):
+                await stranger.get(b"a")
+    # A certificate that the server does not ask for as a proof of who calls proves nothing.
+    lenient = ServerTLS(*authority.server(), authority.file)
+    files = TLS(authority.file, *authority.client("cert"))
+    async with (
+        Server(node, ["https://127.0.0.1:0"], tls=lenient) as server,
+        RemoteClient(server.client_urls, tls=files) as cert,
+    ):
+        with pytest.raises(UserEmpty):
+            await cert.get(b"a")
+
+
+# ---- the command line's store ---------------------------------------------------------------------------------------
+
+
+def test_credentials_from_the_environment() -> None:
+    assert Credentials.from_environ({}) is None
+    assert Credentials.from_environ({"ETCDCTL_USER": "ann:a:b"}) == Credentials("ann", "a:b")
+    both = {"ETCDCTL_USER": "ann", "ETCDCTL_PASSWORD": "a:b"}
+    assert Credentials.from_environ(both) == Credentials("ann", "a:b")
+    with pytest.raises(ValueError, match="NAME:PASSWORD"):
+        Credentials.from_environ({"ETCDCTL_USER": "ann"})
+
+
+async def test_a_store_that_needs_a_user(endpoint: str) -> None:
+    url = f"etcd://{endpoint}"
+    async with open_store(url, environ={"ETCDCTL_USER": "ann:a"}) as client:
+        await client.put(b"a", b"1")
+    with pytest.raises(StoreError, match="authentication failed"):
+        async with open_store(url, environ={"ETCDCTL_USER": "ann:wrong"}):
+            pass
+    with pytest.raises(StoreError, match="NAME:PASSWORD"):
+        async with open_store(url, environ={"ETCDCTL_USER": "ann"}):
+            pass
+
+
+async def test_what_is_too_large(endpoint: str, node: Node) -> None:
+    token = await node.auth.authenticate("root", "pw")
+    async with grpc.aio.insecure_channel(endpoint) as channel:
+        add = channel.unary_unary("/etcdserverpb.Auth/RoleAdd", None, None)
+        request = pb.AuthRoleAddRequest(name="x" * node.options.max_request_bytes)
+        with pytest.raises(grpc.aio.AioRpcError, match="etcdserver: request is too large"):
+            await add(request.SerializeToString(), metadata=(("token", token),))
