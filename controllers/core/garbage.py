@@ -358,17 +358,18 @@ class GarbageCollector:
     async def _owner_state(self, live: Resource, raw: dict[str, str]) -> str:
         """solid, dangling (gone, or another object by now) or waiting (for its dependents to be deleted)."""
         uid = raw["uid"]
-        if uid in self._absent:
-            self._absent.move_to_end(uid)
-            return "dangling"
         identity = Identity(raw["apiVersion"], raw["kind"], live.namespace or "", raw["name"], uid)
         cls = self._class_of(identity)
         if cls is None:
             return "solid"
         if cls.TYPE.namespaced and not live.TYPE.namespaced:
+            # It cannot be looked up without a namespace, so nobody can say that it is gone.
             told = f"ownerRef [{cls.TYPE.api_version}/{cls.TYPE.kind}, name: {raw['name']}, uid: {uid}] is namespaced"
             self._recorder.event(Reference.of(live), "Warning", "OwnerRefInvalidNamespace", told)
             return "solid"
+        if uid in self._absent:
+            self._absent.move_to_end(uid)
+            return "dangling"
         owner = await self._get(cls, identity)
         if owner is None:
             self._note_absent(uid)
