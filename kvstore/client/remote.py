@@ -48,6 +48,8 @@ _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+# What grpc.aio says when it sends on a stream whose connection has just gone.
+_LOCAL_FAILURE: Final = "Internal error from Core"
 _REQUIRE_LEADER: Final = (("hasleader", "true"),)
 _STATUS_TEXT: Final = re.compile(r"rpc error: code = \w+ desc = (.*)")
 
@@ -394,6 +396,8 @@ class RemoteClient:
     def _error(self, endpoint: _Endpoint, code: grpc.StatusCode, details: str) -> KvError:
         if self._closed and code in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE):
             return _client_closed()
+        if code == grpc.StatusCode.INTERNAL and details.startswith(_LOCAL_FAILURE):
+            return Unavailable(f"lost the connection to {endpoint.target} while sending")
         if code == grpc.StatusCode.UNAVAILABLE and details not in BY_MESSAGE and not details.startswith("etcdserver: "):
             # gRPC's own words tell nothing about which server they are about.
             details = f"lost the connection to {endpoint.target}: {details}"
