@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias, TypeVar
 
 import msgspec
+import structlog
 
 from kvstore.api import DeleteRange, Op, Put, Range, Txn
 from kvstore.errors import (
@@ -45,6 +46,7 @@ Guard: TypeAlias = Callable[[], None]
 """Runs when a request's turn has come, after the checks of its shape; refuses it by raising."""
 
 T = TypeVar("T")
+log = structlog.get_logger("kvstore")
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -68,6 +70,16 @@ class Role(msgspec.Struct, frozen=True):
 
     name: str
     permissions: tuple[Permission, ...] = ()
+
+
+class AuthStatistics(msgspec.Struct, frozen=True):
+    """Everything countable about users."""
+
+    enabled: bool
+    revision: int
+    users: int
+    roles: int
+    tokens: int
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -127,6 +139,11 @@ class Auth:
     def revision(self) -> int:
         """Starts at 1, and grows with every change."""
         return self._state.revision
+
+    def statistics(self) -> AuthStatistics:
+        """The numbers now."""
+        state = self._state
+        return AuthStatistics(state.enabled, state.revision, len(state.users), len(state.roles), len(self._tokens))
 
     # ---- may they? ------------------------------------------------------------------------------------------------
 
@@ -234,11 +251,10 @@ class Auth:
             if not self.enabled:
                 raise AuthNotEnabled()
             user = self._state.users.get(name)
-            if user is None:
-                raise AuthFailed()
-            if user.no_password:
+            if user is not None and user.no_password:
                 raise NoPasswordUser()
-            if not await self._passwords.match(password, user.password):
+            if user is None or not await self._passwords.match(password, user.password):
+                log.warning("authentication_failed", user=name[:64], known=user is not None)
                 raise AuthFailed()
             now = self._state.users.get(name)
             if self.enabled and now is not None and now.password == user.password:
@@ -260,6 +276,7 @@ class Auth:
             self._change(txn, enabled=True, step=0)
 
         await self._store.write(stage)
+        log.info("authentication_enabled")
 
     async def disable(self) -> None:
         """From now on everybody may do everything."""
@@ -270,6 +287,7 @@ class Auth:
                 self._tokens.clear()
 
         await self._store.write(stage)
+        log.info("authentication_disabled")
 
     async def status(self) -> tuple[bool, int]:
         """(enabled, revision)."""

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from kvstore.api import DeleteRange, Header, Put, Range, Txn
-from kvstore.auth import BCRYPT_COST, TOKEN_TTL, Auth, Guard
+from kvstore.auth import BCRYPT_COST, TOKEN_TTL, Auth, AuthStatistics, Guard
 from kvstore.backend import Backend
 from kvstore.errors import Compacted, NoSpace, RequestTooLarge, Stopped, Unavailable
 from kvstore.event import StoredEvent
@@ -55,6 +55,7 @@ class NodeStatistics(msgspec.Struct, frozen=True):
     store: StoreStatistics
     watch: HubStatistics
     leases: int
+    auth: AuthStatistics
 
 
 class Node:
@@ -338,7 +339,9 @@ class Node:
 
     def statistics(self) -> NodeStatistics:
         """The numbers of store, hub and lessor now."""
-        return NodeStatistics(self._store.statistics(), self._hub.statistics(), len(self._lessor.ids()))
+        return NodeStatistics(
+            self._store.statistics(), self._hub.statistics(), len(self._lessor.ids()), self.auth.statistics()
+        )
 
 
 def _guarded(guard: Guard | None, stage: Callable[[WriteTxn], T]) -> Callable[[WriteTxn], T]:

@@ -86,6 +86,9 @@ class _NodeCollector(Collector):
         yield GaugeMetricFamily(
             "etcd_server_quota_backend_bytes", "How large the data may grow.", node.options.quota_bytes
         )
+        yield GaugeMetricFamily(
+            "etcd_debugging_auth_revision", "How often users and roles changed.", statistics.auth.revision
+        )
         yield _labelled(
             "etcd_server_version", "The version whose behaviour is served.", "server_version", SERVER_VERSION
         )

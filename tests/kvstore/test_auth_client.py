@@ -397,3 +397,44 @@ async def test_what_is_too_large(endpoint: str, node: Node) -> None:
         request = pb.AuthRoleAddRequest(name="x" * node.options.max_request_bytes)
         with pytest.raises(grpc.aio.AioRpcError, match="etcdserver: request is too large"):
             await add(request.SerializeToString(), metadata=(("token", token),))
+
+
+async def test_locks_and_elections_need_what_their_keys_need(node: Node, endpoint: str) -> None:
+    token = await node.auth.authenticate("ann", "a")
+    await node.lease_grant(100, 7)
+    await node.lease_grant(100, 8)
+    await node.put(Put(b"roots", lease=8))
+    async with grpc.aio.insecure_channel(endpoint) as channel:
+
+        async def call(path: str, request: Message) -> bytes:
+            made = channel.unary_unary(path, None, None)(request.SerializeToString(), metadata=(("token", token),))
+            return bytes(await made)
+
+        lock, unlock, campaign = "/v3lockpb.Lock/Lock", "/v3lockpb.Lock/Unlock", "/v3electionpb.Election/Campaign"
+        proclaim, resign = "/v3electionpb.Election/Proclaim", "/v3electionpb.Election/Resign"
+        for denied, request in (
+            (lock, pb.LockRequest(name=b"roots", lease=7)),
+            (lock, pb.LockRequest(name=b"roots")),
+            (lock, pb.LockRequest(name=b"a-lock", lease=8)),  # the end of that lease deletes a key of root's
+            (unlock, pb.UnlockRequest(key=b"roots/7")),
+            (campaign, pb.CampaignRequest(name=b"roots", lease=7)),
+            (proclaim, pb.ProclaimRequest(leader=pb.LeaderKey(name=b"roots", key=b"roots/7", lease=7))),
+            (resign, pb.ResignRequest(leader=pb.LeaderKey(name=b"roots", key=b"roots/7", lease=7))),
+            ("/v3electionpb.Election/Leader", pb.LeaderRequest(name=b"roots")),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError, match="etcdserver: permission denied"):
+                await call(denied, request)
+        held = pb.LockResponse.FromString(await call(lock, pb.LockRequest(name=b"a-lock", lease=7)))
+        assert held.key == b"a-lock/7"
+        await call(unlock, pb.UnlockRequest(key=held.key))
+        won = pb.CampaignResponse.FromString(await call(campaign, pb.CampaignRequest(name=b"a-vote", value=b"me")))
+        await call(proclaim, pb.ProclaimRequest(leader=won.leader, value=b"still me"))
+        await call("/v3electionpb.Election/Leader", pb.LeaderRequest(name=b"a-vote"))
+        await call(resign, pb.ResignRequest(leader=won.leader))
+
+
+async def test_statistics(node: Node) -> None:
+    await node.auth.authenticate("ann", "a")
+    numbers = node.statistics().auth
+    assert (numbers.enabled, numbers.users, numbers.roles, numbers.tokens) == (True, 2, 1, 1)
+    assert numbers.revision == node.auth.revision
