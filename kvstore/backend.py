@@ -81,6 +81,7 @@ class _Database:
         )
         self.readers = 0
         self.retired = False
+        self._file: int | None = None
         self.meta: Any = None
         self.revisions: Any = None
         self.leases: Any = None
@@ -92,6 +93,21 @@ class _Database:
         self.revisions = self.env.open_db(b"revisions", txn=txn)
         self.leases = self.env.open_db(b"leases", txn=txn)
         self.tables = {name: self.env.open_db(name.encode(), txn=txn) for name in TABLES}
+
+    def hold(self, file: Path) -> None:
+        """Keep the file of a database that loses its name, until `close` is through with the rest.
+
+        LMDB closes with Python's lock held; freeing a large file takes long and must be done without it.
+        """
+        if self._file is None:
+            self._file = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Close the environment and free what nobody can open any more."""
+        self.env.close()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     @property
     def small(self) -> list[Any]:
@@ -412,6 +428,7 @@ class Backend:
         """The writer's job: from here on the copy is the database."""
         copy.finish(self._db, removed)
         copy.env.sync(True)
+        self._db.hold(self._directory / "data.mdb")
         for name in ("lock.mdb", "data.mdb"):
             (path / name).replace(self._directory / name)
         self._db = copy
@@ -419,12 +436,12 @@ class Backend:
         _sync_directory(self._directory)
 
     def _retire(self, db: _Database) -> None:
-        """Close it once its last reader has left; on a thread, since freeing a large file takes its time."""
+        """Close it once its last reader has left, on a thread."""
         db.retired = True
         if db.readers:
             self._retired.append(db)
         else:
-            self._threads.submit(db.env.close)
+            self._threads.submit(db.close)
 
     async def _beside(self, job: Callable[[_Database, threading.Event], T]) -> T:
         """Run a long job on a thread. The event it is given is set when nobody wants its result any more.
@@ -470,7 +487,7 @@ class Backend:
             self._writer.shutdown()
         self._threads.shutdown()
         for db in (*self._retired, self._db):
-            db.env.close()
+            db.close()
         self._lock.close()
 
 

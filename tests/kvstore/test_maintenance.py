@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -18,6 +19,7 @@ from kvstore.client import RemoteClient
 from kvstore.errors import Compacted, FutureRevision, Unavailable
 from kvstore.node import Node, NodeOptions
 from kvstore.proto import messages as pb
+from kvstore.record import decode
 from kvstore.server import Server
 from tests.etcd_process import running_etcd
 from tests.kvstore.differential import Answer, Operation, Side, normal
@@ -271,6 +273,35 @@ async def test_a_cancelled_caller_leaves_it_running_and_closing_waits_for_it(tmp
         await asyncio.wait([asking])
     async with Node.open(tmp_path, NodeOptions(fsync=False)) as node:
         assert await contents(node) == rows
+
+
+async def test_killed_while_it_defragments_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+    rng = random.Random()
+    for kill in range(6):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.kvstore.defragment_process", str(tmp_path), stdout=asyncio.subprocess.PIPE
+        )
+        acknowledged = (0, 0)
+        left = rng.randrange(30, 200)
+        try:
+            assert process.stdout is not None
+            async with asyncio.timeout(20):
+                async for line in process.stdout:
+                    if line.startswith(b"done ") and line.endswith(b"\n"):
+                        _, number, revision = line.split()
+                        acknowledged = int(number), int(revision)
+                        left -= 1
+                        if left == 0:  # what it says in the moments until it dies is read, too
+                            process.kill()
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+        async with Node.open(tmp_path) as node:
+            assert node.revision >= acknowledged[1]
+            newest = max(int(decode(row).value.split()[0]) for row in node.range(EVERYTHING).rows)
+            assert newest >= acknowledged[0], f"kill {kill}"
+            node._store.index._check()
 
 
 async def test_status_has_sizes_that_defragmenting_changes(node: Node, endpoint: str) -> None:
