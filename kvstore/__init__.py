@@ -30,15 +30,18 @@ if TYPE_CHECKING:
     )
     from kvstore.client import EmbeddedClient, RemoteClient
     from kvstore.errors import (
+        AuthFailed,
         Compacted,
         DataDirError,
         FutureRevision,
         KvError,
         NoSpace,
+        PermissionDenied,
         Unavailable,
         WatchCanceled,
     )
     from kvstore.node import Node, NodeOptions, NodeStatistics
+    from kvstore.permissions import Permission, PermissionType
 
 _NAMES = {
     "api": (
@@ -46,12 +49,14 @@ _NAMES = {
         "SortTarget Txn Watch WatchFilter WatchResponse prefix_end"
     ),
     "client": "EmbeddedClient RemoteClient",
-    "errors": "Compacted DataDirError FutureRevision KvError NoSpace Unavailable WatchCanceled",
+    "errors": "AuthFailed Compacted DataDirError FutureRevision KvError NoSpace PermissionDenied Unavailable WatchCanceled",
     "node": "Node NodeOptions NodeStatistics",
+    "permissions": "Permission PermissionType",
 }
 _HOME_OF = {name: home for home, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
+    "AuthFailed",
     "Client",
     "Compacted",
     "Compare",
@@ -69,6 +74,9 @@ __all__ = [
     "Node",
     "NodeOptions",
     "NodeStatistics",
+    "Permission",
+    "PermissionDenied",
+    "PermissionType",
     "Put",
     "Range",
     "RemoteClient",
