@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
+import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from kvstore.api import Compare, CompareResult, CompareTarget, DeleteRange, Range, Txn
 from kvstore.errors import KvError
@@ -30,7 +33,7 @@ CHECK_TIMEOUT = 5.0
 # Compares to a version that no key has, so it never deletes anything; but it takes the way of every write.
 _NEVER = Txn((Compare(b"\0", CompareTarget.VERSION, CompareResult.EQUAL, -1),), (DeleteRange(b"\0"),))
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+log = structlog.get_logger("kvstore")
 
 
 class HttpServer:
@@ -118,7 +121,12 @@ class HttpServer:
     async def _serve(self, app: web.Application, address: ListenAddress) -> str:
         # With handler_cancellation a watch ends when its client goes away.
         runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=self._stop_grace
+            app,
+            access_log=None,
+            logger=_logger(),
+            handle_signals=False,
+            handler_cancellation=True,
+            shutdown_timeout=self._stop_grace,
         )
         await runner.setup()
         self._runners.append(runner)
@@ -131,6 +139,23 @@ class HttpServer:
             raise ListenError(f"cannot listen on {address.target}: {error.strerror or error}") from error
         port: int = runner.addresses[0][1]
         return address._replace(port=port).url
+
+
+class _Told(logging.Handler):
+    """Tells the server's log what aiohttp tells its own: a client's mistake is one line, and only for debugging."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            log.debug("http_request_refused", error=" ".join(str(error).split())[:200])
+        else:
+            log.error("http_request_failed", detail=record.getMessage(), exc_info=record.exc_info)
+
+
+def _logger() -> logging.Logger:
+    logger = logging.Logger("kvstore.server.http", logging.WARNING)  # not one that the process's settings reach
+    logger.addHandler(_Told())
+    return logger
 
 
 async def _version(_: web.Request) -> web.Response:

@@ -11,14 +11,17 @@ from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from kvstore.alarms import AlarmType
 from kvstore.api import Put
 from kvstore.client import RemoteClient
 from kvstore.errors import Unavailable
 from kvstore.node import Node, NodeOptions
+from kvstore.proto import messages as pb
 from kvstore.server import AddressInUse, InvalidListenURL, ListenError, ServeConfig, Server, serve
 from kvstore.server.http import HttpServer
+from kvstore.services import Unary
 
 LOCAL = "http://127.0.0.1:0"
 
@@ -181,6 +184,44 @@ async def test_connections_that_say_nothing_do_not_delay_the_stop(http: HttpServ
     for reader, writer in idle:
         assert await reader.read() == b""
         writer.close()
+
+
+MALFORMED = (
+    b"nonsense\r\n\r\n",
+    b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
+    b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST /v3/kv/put HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+    b"POST /v3/kv/put HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+)
+
+
+@pytest.mark.parametrize("data", MALFORMED, ids=range(len(MALFORMED)))
+async def test_malformed_requests(http: HttpServer, session: aiohttp.ClientSession, data: bytes) -> None:
+    host, _, port = http.client_urls[0].removeprefix("http://").rpartition(":")
+    with capture_logs() as said:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(data)
+        answer = await reader.readline()
+        assert answer.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400")), answer
+        writer.close()
+        assert (await get(session, f"{http.client_urls[0]}/health"))[0] == 200
+    assert all(line["log_level"] == "debug" and "\n" not in line["error"] for line in said), said
+
+
+async def test_a_mistake_of_ours_is_told_and_costs_one_answer(
+    server: Server, http: HttpServer, session: aiohttp.ClientSession
+) -> None:
+    async def broken(_: Any) -> bytes:
+        raise RuntimeError("a mistake")
+
+    server.routes["/etcdserverpb.KV/Range"] = Unary(pb.RangeRequest, broken)
+    with capture_logs() as said:
+        assert (await get(session, f"{http.client_urls[0]}/v3/kv/range", "POST"))[0] == 500
+    (line,) = said
+    assert line["event"] == "http_request_failed"
+    assert str(line["exc_info"][1]) == "a mistake"
+    assert (await get(session, f"{http.client_urls[0]}/health"))[0] == 200
 
 
 async def test_serve_has_http_only_when_asked(tmp_path: Path, session: aiohttp.ClientSession) -> None:
