@@ -180,6 +180,10 @@ def _config(values: Mapping[str, str]) -> ServeConfig:
     listen = _urls(values["listen-client-urls"])
     if not listen:
         raise SettingError("--listen-client-urls names no URL")
+    http, metrics = _urls(values["listen-client-http-urls"]), _urls(values["listen-metrics-urls"])
+    for url in (*http, *metrics):
+        if url in listen and not url.endswith(":0"):
+            raise SettingError(f"{url} is for gRPC: HTTP needs a port of its own")
     quota = _integer(values, "quota-backend-bytes", 0)
     interval = _duration(values, "watch-progress-notify-interval")
     if interval <= 0:
@@ -188,8 +192,8 @@ def _config(values: Mapping[str, str]) -> ServeConfig:
         data_dir=Path(values["data-dir"]),
         listen_client_urls=listen,
         advertise_client_urls=_urls(values["advertise-client-urls"]),
-        listen_client_http_urls=_urls(values["listen-client-http-urls"]),
-        listen_metrics_urls=_urls(values["listen-metrics-urls"]),
+        listen_client_http_urls=http,
+        listen_metrics_urls=metrics,
         max_concurrent_streams=min(_integer(values, "max-concurrent-streams", 1), 2**31 - 1),
         tls=_tls(values),
         auto_compaction=_auto_compaction(values),
