@@ -49,7 +49,9 @@ _NAMES = {
         "SortTarget Txn Watch WatchFilter WatchResponse prefix_end"
     ),
     "client": "EmbeddedClient RemoteClient",
-    "errors": "AuthFailed Compacted DataDirError FutureRevision KvError NoSpace PermissionDenied Unavailable WatchCanceled",
+    "errors": (
+        "AuthFailed Compacted DataDirError FutureRevision KvError NoSpace PermissionDenied Unavailable WatchCanceled"
+    ),
     "node": "Node NodeOptions NodeStatistics",
     "permissions": "Permission PermissionType",
 }
