@@ -20,7 +20,6 @@ from informer.shared import Handler
 
 EVICTION_AFTER = 300.0  # seconds; the toleration of not-ready and unreachable that Kubernetes gives every pod
 UNREACHABLE = "node.kubernetes.io/unreachable"
-NODE_INDEX = "node"
 RETRY = 0.5  # seconds after writes that failed
 
 log = structlog.get_logger("controllers")
@@ -66,7 +65,6 @@ class NodeLifecycle:
 
     def register(self) -> None:
         """Add it to the manager."""
-        self._manager.add_index(Pod, NODE_INDEX, _by_node)
         self._manager.add_runnable(self.run, "node lifecycle")
 
     def statistics(self) -> NodeStatistics:
@@ -203,23 +201,8 @@ class NodeLifecycle:
         self._evicted += 1
 
     def _pods_of(self, name: str) -> list[Stored]:
-        return list(self._manager.informer(Pod).cache.by_index(NODE_INDEX, name))
-
-
-class _Spec(msgspec.Struct, gc=False, rename="camel"):
-    node_name: str = ""
-
-
-class _Pod(msgspec.Struct, gc=False):
-    spec: _Spec | None = None
-
-
-_decode = msgspec.json.Decoder(_Pod).decode
-
-
-def _by_node(stored: Stored) -> tuple[str, ...]:
-    spec = _decode(stored.data).spec
-    return (spec.node_name,) if spec is not None and spec.node_name else ()
+        # Nodes are lost so seldom that looking at every pod then costs less than an index of all of them always.
+        return [stored for stored in self._manager.informer(Pod).cache.list() if decode_pod(stored).node == name]
 
 
 class _Leases(Handler):
