@@ -190,7 +190,7 @@ class ObjectClient:
     async def replace(self, obj: R) -> R:
         """Store a whole object, status included, in place of the version it bears, and return it as stored.
 
-        What an API server does in its own name, as for a pod's binding: one write, no reading, no defaults, and no check
+        What an API server does in its own name, as for a pod's binding: one write, no reading, no defaults, no check
         but that of the version. Raises `Conflict`, also if the object is gone.
         """
         cls, raw = type(obj), _own(obj)
