@@ -479,7 +479,13 @@ class Auth:
             records[_key(_USER, name)] = None if user is None else msgspec.msgpack.encode(user)
         for name, role in roles.items():
             records[_key(_ROLE, name)] = None if role is None else msgspec.msgpack.encode(role)
-        txn.auth(records, undo=lambda: self._become(before))
+
+        def undo() -> None:
+            self._become(before)
+            for name in users:  # a token may have been given for a password that never came to be
+                self._tokens.forget(name)
+
+        txn.auth(records, undo)
         self._become(after)
 
     def _become(self, state: _State) -> None:

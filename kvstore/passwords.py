@@ -13,6 +13,8 @@ from kvstore.errors import PasswordTooLong, TooManyRequests
 
 MAX_PASSWORD_BYTES = 72  # bcrypt does not look further
 MIN_COST, MAX_COST = 4, 31
+# A hash made elsewhere may ask for days of work, and a thread at work cannot be stopped. 3 s.
+MAX_COST_CHECKED = 16
 THREADS = 2  # a hash takes 50 ms of a core: a crowd that logs in must not take every core
 MAX_WAITING = 1000  # 25 s of work at cost 10
 
@@ -42,7 +44,12 @@ class Passwords:
         return await self._run(lambda: bcrypt.hashpw(data, bcrypt.gensalt(self._cost)))
 
     async def match(self, password: str, stored: bytes) -> bool:
-        """Whether the password has that hash; a hash that is none matches nothing. Raises TooManyRequests."""
+        """Whether the password has that hash. Raises TooManyRequests.
+
+        A hash that is none, or is much dearer than `cost`, matches nothing.
+        """
+        if _cost_of(stored) > max(self._cost, MAX_COST_CHECKED):
+            return False
         data = password.encode()[:MAX_PASSWORD_BYTES]
         return await self._run(lambda: _match(data, stored))
 
@@ -63,6 +70,11 @@ class Passwords:
         """Drop what waits and wait for what runs. Idempotent."""
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
+
+
+def _cost_of(stored: bytes) -> int:
+    cost = stored.split(b"$")[2:3]  # $2b$10$...
+    return int(cost[0]) if cost and cost[0].isdigit() else 0
 
 
 def _match(password: bytes, stored: bytes) -> bool:

@@ -146,7 +146,7 @@ class Server:
         common_name = b""
         if self._tls is not None and self._tls.client_cert_auth:
             common_name = next(iter(context.auth_context().get("x509_common_name", ())), b"")
-        return caller_from(headers, common_name.decode())
+        return caller_from(headers, common_name.decode(errors="replace"))
 
     def _handler(self, route: Route, counter: CallCounter) -> grpc.RpcMethodHandler[bytes, bytes]:
         if isinstance(route, Unary):

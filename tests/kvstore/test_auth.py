@@ -120,6 +120,32 @@ async def test_a_commit_that_fails_is_undone(node: Node, monkeypatch: pytest.Mon
     assert "mallory" in await auth.users()
 
 
+async def test_a_token_for_a_user_who_never_came_to_be_is_for_nobody(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auth = node.auth
+    await enable(auth)
+    logged_in = asyncio.Event()
+
+    async def failing(job: object) -> None:
+        await logged_in.wait()
+        raise Unavailable()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node._backend, "write", failing)
+        adding = asyncio.create_task(auth.user_add("eve", "first"))
+        while "eve" not in auth._state.users:
+            await asyncio.sleep(0)
+        early = Caller(await auth.authenticate("eve", "first"))
+        assert auth.user_of(early) == "eve"
+        logged_in.set()
+        with pytest.raises(Unavailable):
+            await adding
+    await auth.user_add("eve", "second")
+    with pytest.raises(InvalidAuthToken):
+        auth.user_of(early)
+
+
 async def test_a_refused_change_leaves_the_others_of_its_batch_alone(node: Node) -> None:
     auth = node.auth
     results = await asyncio.gather(
@@ -236,6 +262,7 @@ async def test_hashing_leaves_the_loop_free() -> None:
         assert await passwords.match("secret", await hashing)
         assert not await passwords.match("Secret", await hashing)
         assert not await passwords.match("secret", b"no hash")
+        assert not await passwords.match("secret", b"$2b$31$" + b"x" * 53), "days of work"
     finally:
         passwords.close()
 
