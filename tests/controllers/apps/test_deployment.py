@@ -182,6 +182,18 @@ async def test_scaling_in_the_middle_of_a_rollout_is_shared_out(store: Client) -
             assert rs.metadata.annotations["deployment.kubernetes.io/max-replicas"] == "18"
 
 
+async def test_an_old_note_of_the_scale_does_not_hold_up_a_rollout(store: Client) -> None:
+    async with cluster(store) as it:
+        await it.apply(nginx())
+        await it.rolled_out()
+        (rs,) = await it.replica_sets()
+        note = {"deployment.kubernetes.io/desired-replicas": "7"}
+        await it.client.patch(ReplicaSet, rs.name, {"metadata": {"annotations": note}}, "default")
+        await it.set_image("nginx:1.16.1")
+        await it.rolled_out()
+        assert await sizes(it) == [0, 3]
+
+
 async def test_a_paused_deployment_rolls_nothing_out_but_scales(store: Client) -> None:
     async with cluster(store) as it:
         await it.apply(nginx())
