@@ -19,6 +19,7 @@ import asyncio
 
 from controllers import Context, ControllerError, Manager, Request
 from controllers.apps.types import Deployment
+from controllers.builtin import add_workloads
 from informer import Resource
 
 
@@ -89,8 +90,6 @@ def main() -> None:
     manager.store = options.store
     manager.add_runnable(create_sample)
     if options.workloads:
-        from controllers.builtin import add_workloads  # type: ignore[import-not-found, import-untyped, unused-ignore]
-
         add_workloads(manager, nodes=3)
     if options.once:
         manager.add_runnable(stop_when_ready)
