@@ -74,7 +74,6 @@ def test_once_without_anybody_who_runs_deployments_says_so(tmp_path: Path) -> No
 
 
 def test_once_ends_when_the_site_is_ready(tmp_path: Path) -> None:
-    pytest.importorskip("controllers.builtin")
     done = run("--once", "--store", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "website_ready" in done.stdout
