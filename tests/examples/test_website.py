@@ -10,8 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
-
 from controllers import Context, Manager, Request, is_controlled_by
 from controllers.apps.types import Deployment
 
