@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 
 from google.protobuf.message import Message
 
@@ -69,7 +68,7 @@ class AuthService:
         hashed: bytes | None
         try:
             hashed = base64.b64decode(request.hashedPassword, validate=True)
-        except binascii.Error:
+        except ValueError:  # not base64
             hashed = None
         await self._auth.user_change_password(request.name, request.password, hashed)
         return self._header()

@@ -1,0 +1,25 @@
+"""Servers that others' clients talk to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from kvstore.node import Node, NodeOptions
+from kvstore.server import Server
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    async with (
+        Node.open(tmp_path / "node", NodeOptions(fsync=False, bcrypt_cost=4)) as node,
+        Server(node, ["http://127.0.0.1:0"]) as server,
+    ):
+        yield server
+
+
+@pytest.fixture
+def port(server: Server) -> int:
+    return int(server.client_urls[0].rpartition(":")[2])
