@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import msgspec
 import structlog
@@ -60,7 +61,7 @@ class ControllerStatistics(msgspec.Struct, frozen=True):
 class Controller:
     """Watches kinds, maps their events to keys, and reconciles each key, never twice at the same time.
 
-    reconcile: `async def` runs on the loop; a plain `def` runs in one of `workers` threads with a `BlockingContext`.
+    reconcile: `async def` runs on the loop; a plain `def` runs in a thread, with a `BlockingContext`.
     sources: what to watch, and which keys an event concerns; the first one is the kind that is reconciled.
     reads: kinds that the reconciler may read from the cache although their events trigger nothing.
     timeout: seconds a run may take; None = no limit. A thread cannot be stopped: its key stays taken until it returns.
@@ -97,7 +98,6 @@ class Controller:
         self._timeout = timeout
         self._sync_timeout = sync_timeout
         self._catch_up_timeout = catch_up_timeout
-        self._threads: ThreadPoolExecutor | None = None
         self._reconcile: AsyncReconciler
         if _is_async(reconcile):
             self._reconcile = cast(AsyncReconciler, reconcile)
@@ -131,8 +131,6 @@ class Controller:
         finally:
             for registration in registrations:
                 registration.remove()
-            if self._threads is not None:
-                self._threads.shutdown(wait=False, cancel_futures=True)
 
     def stop(self) -> None:
         """Take no more keys; `run` returns when the runs in progress have ended."""
@@ -209,7 +207,9 @@ class Controller:
         except TerminalError as error:
             outcome, result = Outcome.TERMINAL, None
             context.log.error("reconcile_failed_terminally", error=str(error), retry=False)
-        except Exception as error:  # noqa: BLE001 (one key's failure must not stop the others; it is logged and counted)
+        # One key's failure must not stop the others; it is logged and counted. SystemExit as well: raised in a task it
+        # would end the loop with everything open. `Manager.stop` is the way to end the program.
+        except (Exception, SystemExit) as error:  # noqa: BLE001
             outcome, result = Outcome.ERROR, None
             self._report(context, error, timed_out=deadline is not None and deadline.expired())
         except asyncio.CancelledError as error:
@@ -287,26 +287,38 @@ class Controller:
 
     async def _run_in_thread(self, context: Context, request: Request) -> Result | None:
         loop = asyncio.get_running_loop()
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix=self.name)
         blocking = BlockingContext(context, loop)
-        run = loop.run_in_executor(self._threads, self._blocking, blocking, request)
+        ended: asyncio.Future[tuple[Result | None, BaseException | None]] = loop.create_future()
+
+        def settle(result: Result | None, error: BaseException | None) -> None:
+            if not ended.done():
+                ended.set_result((result, error))
+
+        def body() -> None:
+            result: Result | None = None
+            error: BaseException | None = None
+            try:
+                result = self._blocking(blocking, request)
+            except BaseException as raised:  # noqa: BLE001 (raised again in the run's task)
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the run was left behind
+                loop.call_soon_threadsafe(settle, result, error)
+
+        # Not a pool's thread: the interpreter waits for those at its exit, for as long as they take.
+        threading.Thread(target=body, name=f"{self.name} {request}", daemon=True).start()
         try:
-            return await asyncio.shield(run)
+            # As a result, since a future takes no StopIteration, and to forget an error of a run given up is no fault.
+            result, error = await asyncio.shield(ended)
         except asyncio.CancelledError:
             # A thread cannot be stopped. Whatever it asks for from now on fails, and the key stays taken until it
             # has returned: two runs of one key must never overlap. A second cancellation leaves it behind.
             blocking.give_up()
-            run.add_done_callback(_retrieve)
-            await asyncio.wait([run])
+            await asyncio.wait([ended])
             raise
+        if error is not None:
+            raise error
+        return result
 
 
 def _is_async(reconcile: Reconciler) -> bool:
     return inspect.iscoroutinefunction(reconcile) or inspect.iscoroutinefunction(type(reconcile).__call__)
-
-
-def _retrieve(run: asyncio.Future[Any]) -> None:
-    # The run was given up: how it ended interests nobody, but an exception must not be reported as forgotten.
-    if not run.cancelled():
-        run.exception()

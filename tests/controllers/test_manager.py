@@ -328,9 +328,14 @@ print("returned", flush=True)
 """
 
 
+BLOCKING_PROGRAM = PROGRAM.replace("async def reconcile", "def reconcile").replace(
+    "await asyncio.sleep(", "__import__('time').sleep("
+)
+
+
 @contextmanager
-def program(store: str, seconds: float) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", PROGRAM, store, str(seconds)]
+def program(store: str, seconds: float, source: str = PROGRAM) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", source, store, str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -356,8 +361,9 @@ def test_a_signal_stops_it_in_order(tmp_path: Path, number: signal.Signals) -> N
     assert [line for line in output.splitlines() if line in ("ended", "returned")] == ["ended", "returned"]
 
 
-def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
-    with program(str(tmp_path), 1000) as process:
+@pytest.mark.parametrize("source", [PROGRAM, BLOCKING_PROGRAM], ids=["async", "thread"])
+def test_a_second_signal_does_not_wait(tmp_path: Path, source: str) -> None:
+    with program(str(tmp_path), 1000, source) as process:
         read_until(process.stdout, "began")
         process.send_signal(signal.SIGTERM)
         assert process.stdout is not None
