@@ -105,7 +105,7 @@ class Context:
         """As `list`, but encoded. O(the smallest index that applies), O(all objects) with a selector alone."""
         cache = self._cache(cls)
         if index is not None:
-            found = cache.by_index(*index)
+            found = self._by_index(cls, cache, *index)
             if owner is not None:
                 uid = owner.metadata.uid
                 found = [item for item in found if any(o.uid == uid for o in item.meta.owner_references)]
@@ -121,6 +121,15 @@ class Context:
             matches = Selector.of(selector).matches
             found = [item for item in found if matches(item.meta.labels)]
         return found
+
+    def _by_index(self, cls: type[Resource], cache: Cache, name: str, value: str) -> Sequence[Stored]:
+        try:
+            return cache.by_index(name, value)
+        except KeyError:
+            kind = cls.__name__
+            raise KeyError(
+                f"{kind} has no index {name!r}: add it with manager.add_index({kind}, {name!r}, ...)"
+            ) from None
 
     def _cache(self, cls: type[Resource]) -> Cache:
         try:
@@ -333,6 +342,9 @@ class BlockingContext:
         return self._call(call)
 
     def _call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        if self._given_up:  # the loop may be closed by now
+            raise RunCancelled(f"the run for {self.request} was given up")
+
         async def call() -> T:
             if self._given_up:
                 raise RunCancelled(f"the run for {self.request} was given up")

@@ -73,19 +73,23 @@ class EnqueueRequests(Handler):
     def on_add(self, new: Stored, initial: bool) -> None:
         """The informer saw an object for the first time."""
         if self._predicate is None or self._predicate(None, new):
-            for request in self._requests(new):
-                self._queue.add(request)
+            self._add(self._requests(new))
 
     def on_update(self, old: Stored, new: Stored) -> None:
         """The informer saw an object change."""
         if self._predicate is None or self._predicate(old, new):
             requests = [*self._requests(new)]
             requests += [request for request in self._requests(old) if request not in requests]
-            for request in requests:
-                self._queue.add(request)
+            self._add(requests)
 
     def on_delete(self, old: Stored, final_state_known: bool) -> None:
         """The informer saw an object go."""
         if self._predicate is None or self._predicate(old, None):
-            for request in self._requests(old):
-                self._queue.add(request)
+            self._add(self._requests(old))
+
+    def _add(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            # A map function is the user's: what it gives wrongly must fail here, where it only costs the event.
+            if not isinstance(request, Request):
+                raise TypeError(f"a map function gives Requests, not {request!r}")
+            self._queue.add(request)

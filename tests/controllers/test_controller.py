@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
@@ -171,6 +172,41 @@ async def test_a_watched_kind_runs_what_the_map_function_says(store: Client) -> 
         await manager.client.update(part)
         await settle()
         assert sorted(r.name for r in runs.keys()[2:]) == ["a", "b", "c"]
+
+
+async def test_a_map_function_that_gives_something_else_costs_its_event_alone(
+    store: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manager, runs = Manager(client=store), Runs()
+
+    def names(part: Stored) -> Any:
+        return ["a"]
+
+    @manager.reconciler(Site, watches={Part: names})
+    async def reconcile(ctx: Context, request: Request) -> None:
+        runs.note(request)
+
+    async with manager:
+        await manager.client.create(Part(name="p", namespace="default"))
+        await settle()
+        await manager.client.create(site("b"))
+        await settle()
+        assert runs.keys() == [B]
+    assert "a map function gives Requests, not 'a'" in capsys.readouterr().out
+
+
+async def test_a_reconciler_that_calls_exit_is_an_error_of_its_key(store: Client) -> None:
+    manager, runs = Manager(client=store), Runs()
+
+    @manager.reconciler(Site)
+    async def reconcile(ctx: Context, request: Request) -> None:
+        if runs.note(request) == 1:
+            sys.exit(4)
+
+    async with manager:
+        await manager.client.create(site("a"))
+        await runs.reach(2)
+        assert manager.statistics().controllers["site"].outcomes["error"] == 1
 
 
 async def test_predicates_keep_events_out(store: Client) -> None:
@@ -474,6 +510,8 @@ async def test_the_context_reads_what_was_declared_and_says_how_to_declare_the_r
             assert again.spec.image == ""
             assert ctx.get(Site, "nobody") is None
             assert ctx.get(Site, "a", "elsewhere") is None
+            with pytest.raises(KeyError, match="Part has no index 'size': add it with manager.add_index"):
+                ctx.list(Part, index=("size", "1"))
 
             def names(parts: Sequence[Part]) -> list[str]:
                 return sorted(f"{part.namespace}/{part.name}" for part in parts)
