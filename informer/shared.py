@@ -227,7 +227,9 @@ class Registration:
                 result = self._handler.on_add(new, change.initial)
             else:
                 result = self._handler.on_update(old, new)
-        except Exception:  # noqa: BLE001 (one handler's failure must not reach the others; it is logged and counted)
+        # One handler's failure must not reach the others; it is logged and counted. A `def` cannot be cancelled, so a
+        # CancelledError is one too: it would end this handler's task without a word.
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001
             self._note_failure(change)
             return None
         return result if result is not None and inspect.isawaitable(result) else None

@@ -162,6 +162,10 @@ async def test_a_failing_handler_is_counted_and_goes_on(
             super().on_add(new, initial)
             raise ValueError("broken on add")
 
+        def on_delete(self, old: Stored, final_state_known: bool) -> None:
+            super().on_delete(old, final_state_known)
+            raise asyncio.CancelledError
+
         async def on_update(self, old: Stored, new: Stored) -> None:  # type: ignore[override]
             super().on_update(old, new)
             if new.data == b"cancel":
@@ -178,11 +182,12 @@ async def test_a_failing_handler_is_counted_and_goes_on(
         await put(client, "a/1", b"cancel")
         await put(client, "a/1", b"3")
         await delete(client, "a/1")
+        await put(client, "a/2")
         for recorder in (failing, other):
-            await recorder.until(lambda recorder=recorder: len(recorder.seen) == 4)  # type: ignore[misc]
+            await recorder.until(lambda recorder=recorder: len(recorder.seen) == 5)  # type: ignore[misc]
             recorder.check()
         statistics = registration.statistics()
-        assert (statistics.delivered, statistics.failed) == (4, 3)
+        assert (statistics.delivered, statistics.failed) == (5, 5)
     logged = capsys.readouterr().out
     assert "broken on add" in logged
     assert "failing" in logged
