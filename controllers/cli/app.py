@@ -138,6 +138,9 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
         sys.stdout.flush()
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx is not None else "listwatch"
         return _say(settings, error, f"{error.format_message().rstrip('.')} (`{path} --help` tells more)", exit_code=2)

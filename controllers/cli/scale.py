@@ -21,13 +21,15 @@ from informer.errors import ApiError
 from informer.objects import schema_of
 from informer.resources import Resource
 
+MOST_REPLICAS = 2**31 - 1  # in Kubernetes spec.replicas is an int32
+
 
 @click.command(
     cls=KubectlCommand,
     epilog="Examples: `scale deployment/web --replicas=5`, `scale deploy -l tier=front --replicas=0`.",
 )
 @resource_arguments
-@click.option("--replicas", type=click.IntRange(min=0), required=True, help="How many.")
+@click.option("--replicas", type=click.IntRange(0, MOST_REPLICAS), required=True, help="How many.")
 @click.option("--current-replicas", type=click.IntRange(min=0), help="Only if it has so many now.")
 @namespace_option
 @selector_option

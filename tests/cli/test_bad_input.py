@@ -194,6 +194,13 @@ def test_wrong_calls(cli: Cli, arguments: tuple[str, ...], problem: str, code: i
     check(cli(*arguments), problem, code=code)
 
 
+@pytest.mark.parametrize("group", ["rollout", "set"])
+def test_a_group_of_commands_alone_tells_what_there_is(cli: Cli, group: str) -> None:
+    result = cli(group)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith(f"Usage: listwatch {group} ")
+
+
 def test_a_data_directory_in_use(cli: Cli, background: Callable[..., Background], tmp_path: Path) -> None:
     data = tmp_path / "data"
     server = background("serve", "--data-dir", data, "--listen-client-urls", "http://127.0.0.1:0")

@@ -179,6 +179,7 @@ def test_scale(web: Path, cli: Cli) -> None:
     )
     assert cli("scale", "svc/web", "--replicas=1").err == ("error: cannot scale service/web: it has no spec.replicas\n")
     assert cli("scale", "deploy/web", "--replicas=-1").code == 2
+    assert cli("scale", "deploy/web", "--replicas=2147483648").code == 2
     assert cli("scale", "deploy", "-l", "app=web", "--replicas=2").out == "deployment.apps/web scaled\n"
 
 
