@@ -391,9 +391,9 @@ def _mask(message: Message) -> None:
         if field.message_type is None:
             continue
         if field.message_type.name == "ResponseHeader":
-            value.cluster_id = bool(value.cluster_id)
-            value.member_id = bool(value.member_id)
-            value.raft_term = bool(value.raft_term)
+            value.cluster_id = int(value.cluster_id != 0)
+            value.member_id = int(value.member_id != 0)
+            value.raft_term = int(value.raft_term != 0)
         else:
             for each in [value] if isinstance(value, Message) else value:
                 _mask(each)
@@ -412,7 +412,7 @@ def normal(request: Message, answer: Answer) -> str:
     elif isinstance(answer, pb.StatusResponse):
         leads = answer.leader != 0 and answer.raftTerm != 0 and answer.raftIndex >= answer.raftAppliedIndex > 0
         sized = answer.dbSize >= answer.dbSizeInUse > 0 and bool(answer.version)
-        return f"{answer.header} {leads} {sized} {answer.errors} {answer.isLearner}"
+        return f"{answer.header} {leads} {sized} {sorted(answer.errors)} {answer.isLearner}"
     elif isinstance(answer, pb.RangeResponse):
         assert isinstance(request, pb.RangeRequest)
         if request.sort_target != pb.RangeRequest.KEY:
