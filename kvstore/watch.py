@@ -7,7 +7,8 @@ A watcher is in one of three states (etcd's words):
 - VICTIM: events came while its stream's outbox was full. It holds that one batch until there is room; everything
   after it will be read from history.
 
-The outbox of a stream is bounded in bytes, so a reader that stops reading costs that bound and no more.
+The outbox of a stream is bounded in bytes, so a reader that stops reading costs that bound and no more. Many streams
+share a bound, so each of them has a smaller one.
 The hub does no I/O and owns no task but `run`, which calls `sync_pass` whenever there is something to do.
 """
 
@@ -32,6 +33,10 @@ from kvstore.revision import TOMBSTONE
 from kvstore.store import Store
 
 OUTBOX_BYTES = 4 << 20  # a stream takes more only while less than this is waiting
+# What the outboxes of all streams share: with many streams the bound of each is its part of this, but no less than
+# the smallest, so that a thousand readers that stopped cost no more than a few.
+OUTBOXES_BYTES = 64 << 20
+SMALLEST_OUTBOX = 16 << 10
 # One response stays well under the 4 MiB that many gRPC clients accept by default (etcd#19441).
 MAX_RESPONSE_BYTES = 1 << 20
 HISTORY_SLICE_BYTES = 1 << 20  # how much history one pass reads: a few milliseconds
@@ -182,6 +187,11 @@ class WatchHub:
         self._streams.add(stream)
         return stream
 
+    @property
+    def share(self) -> int:
+        """Bytes that one stream may take up of what all outboxes share."""
+        return max(SMALLEST_OUTBOX, OUTBOXES_BYTES // max(1, len(self._streams)))
+
     # ---- live events ----------------------------------------------------------------------------------------------
 
     def publish(self, events: Sequence[StoredEvent], revision: int) -> None:
@@ -227,11 +237,12 @@ class WatchHub:
                 self._store.fill_prev(event)
         parts: list[Part] = []
         begin = size = 0
+        most = min(MAX_RESPONSE_BYTES, self.share)
         for at, event in enumerate(events):
             more = EVENT_OVERHEAD + len(event.record)
             if prev_kv and event.prev is not None:
                 more += len(event.prev)
-            if size + more > MAX_RESPONSE_BYTES and at and event.mod_revision != events[at - 1].mod_revision:
+            if size + more > most and at and event.mod_revision != events[at - 1].mod_revision:
                 parts.append((events[begin:at], size, events[at - 1].mod_revision))
                 begin, size = at, 0
             size += more
@@ -460,7 +471,7 @@ class WatchStream:
         self.outbox_bytes -= response.size
         if self._open.get(response.watch_id) is response:
             del self._open[response.watch_id]
-        if self._was_full and self.has_room:
+        if self._was_full and self.outbox_bytes <= self._most // 2:
             self._was_full = False
             self._roomy.set()
             self._hub._room(self)
@@ -490,9 +501,16 @@ class WatchStream:
     # ---- the outbox -----------------------------------------------------------------------------------------------
 
     @property
+    def _most(self) -> int:
+        return min(self._limit, self._hub.share)
+
+    @property
     def has_room(self) -> bool:
-        """Whether the outbox takes more events. Asking when it does not lets the hub know when it does again."""
-        if self.outbox_bytes < self._limit:
+        """Whether the outbox takes more events. Asking when it does not lets the hub know when it does again.
+
+        Once full it takes none until half of it was read: a slice of history is read for much more than one response.
+        """
+        if not self._was_full and self.outbox_bytes < self._most:
             return True
         self._was_full = True
         self._roomy.clear()
@@ -516,7 +534,7 @@ class WatchStream:
         watcher.told = True
         self._hub._delivered += len(events)
         pending = self._open.get(watcher.id)
-        if pending is not None and pending.size + size <= MAX_RESPONSE_BYTES:
+        if pending is not None and pending.size + size <= min(MAX_RESPONSE_BYTES, self._hub.share):
             pending.extend(events, size, revision or last)
             self.outbox_bytes += size
             return
