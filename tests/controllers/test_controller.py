@@ -510,7 +510,7 @@ async def test_the_context_reads_what_was_declared_and_says_how_to_declare_the_r
             assert again.spec.image == ""
             assert ctx.get(Site, "nobody") is None
             assert ctx.get(Site, "a", "elsewhere") is None
-            with pytest.raises(KeyError, match="Part has no index 'size': add it with manager.add_index"):
+            with pytest.raises(KeyError, match=r"Part has no index 'size': add it with manager\.add_index"):
                 ctx.list(Part, index=("size", "1"))
 
             def names(parts: Sequence[Part]) -> list[str]:
