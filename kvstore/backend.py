@@ -30,6 +30,7 @@ import lmdb
 import structlog
 
 from kvstore.errors import DataDirError, DataDirInUse, DataDirTooNew, KvError, NoSpace, Stopped, Unavailable
+from kvstore.mapped import MappedFile
 from kvstore.revision import first_key, from_key, to_key, to_keys
 
 FORMAT_VERSION = 1
@@ -43,6 +44,7 @@ DEFRAGMENT_PREFIX = "defragment-"  # of the directories that hold the copies; wh
 FOLLOW_BYTES = 4 * MIB  # how much of what was written meanwhile a copy takes over in one transaction
 # A copy that has this little to catch up with takes the old file's place; that is what writers then wait for.
 CLOSE_ENOUGH = MIB
+MANY = 32  # records of one read that are worth a look at how much of the file is mapped
 MAX_FOLLOWS = 50  # writers faster than the copy: it takes the place anyway, and they wait longer
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -163,6 +165,7 @@ class Backend:
         try:
             for abandoned in directory.glob(f"{DEFRAGMENT_PREFIX}*"):
                 shutil.rmtree(abandoned)
+            self._mapped = MappedFile(directory)
             self._db = _Database(directory, self._map_size, fsync)
             try:
                 self._open_databases(directory, rng)
@@ -263,6 +266,7 @@ class Backend:
                 else:
                     txn.put(key, row, db=db.tables[table])
         self._size = self._measure()
+        self._mapped.keep_small()
 
     def delete(self, revisions: Sequence[int]) -> None:
         """The job that removes the records of packed revisions, for a compaction."""
@@ -274,6 +278,7 @@ class Backend:
         if removed is not None:
             removed.extend(revisions)
         self._size = self._measure()
+        self._mapped.keep_small()
 
     # ---- reads ----------------------------------------------------------------------------------------------------
 
@@ -288,6 +293,8 @@ class Backend:
 
     def get_many(self, revisions: Sequence[int]) -> list[bytes]:
         """The records of packed revisions, in their order. Raises KvError if one is missing."""
+        if len(revisions) >= MANY:
+            self._mapped.keep_small()
         db = self._db
         try:
             with db.env.begin(db=db.revisions) as txn:
@@ -301,6 +308,7 @@ class Backend:
     def scan(self, main: int, limit: int) -> tuple[list[tuple[int, bytes]], bool]:
         """Up to about `limit` bytes of (packed revision, record) pairs from main revision `main` on, in order, and
         whether the end was reached. A main revision is given whole."""
+        self._mapped.keep_small()
         db = self._db
         found: list[tuple[int, bytes]] = []
         size = 0
