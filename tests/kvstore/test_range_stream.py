@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 import pytest
 
 from kvstore.api import DeleteRange, Put, Txn
+from kvstore.errors import Compacted
 from kvstore.node import Node
 from kvstore.proto import messages as pb
+from kvstore.services.range_stream import RangeStreamService
+from kvstore.services.wire import Headers
 
 PATH = "/etcdserverpb.KV/RangeStream"
 TIMEOUT = 20.0
@@ -119,28 +122,49 @@ async def test_refusals(channel: grpc.aio.Channel, request_: pb.RangeRequest, co
     assert (caught.value.code().name, caught.value.details()) == (code, says)
 
 
-async def test_writes_meanwhile_are_not_seen_and_a_compaction_ends_it(node: Node, channel: grpc.aio.Channel) -> None:
-    await fill(node, 400, size=60_000)
-    expected = await plain(channel, pb.RangeRequest(key=b"k", range_end=b"l"))
-    for compact in (False, True):
-        request = pb.RangeRequest(key=b"k", range_end=b"l")
-        stream = channel.unary_stream(PATH, None, None)(request.SerializeToString())
-        async with asyncio.timeout(TIMEOUT):
-            first = await stream.read()
-            assert isinstance(first, bytes)
-            await node.delete_range(DeleteRange(b"k000399"))
-            await node.put(Put(b"k0000001", b"new"))
-            if compact:
-                await node.compact(node.revision)
-                with pytest.raises(grpc.aio.AioRpcError, match="required revision has been compacted"):
-                    while isinstance(await stream.read(), bytes):
-                        pass
-                return
-            parts = [pb.RangeStreamResponse.FromString(first).range_response]
-            while isinstance(data := await stream.read(), bytes):
-                parts.append(pb.RangeStreamResponse.FromString(data).range_response)
-        assert merged(parts) == expected
-        await node.put(Put(b"k000399", bytes(60_000)))
+async def streamed(node: Node, request: pb.RangeRequest, between: Callable[[], Awaitable[object]]) -> pb.RangeResponse:
+    """What the service sends, with something done after its first chunk."""
+    parts: list[pb.RangeResponse] = []
+
+    async def requests() -> AsyncIterator[pb.RangeRequest]:
+        yield request
+
+    async def send(data: bytes) -> None:
+        parts.append(pb.RangeStreamResponse.FromString(data).range_response)
+        if len(parts) == 1:
+            await between()
+
+    await RangeStreamService(node, Headers(node)).range_stream(requests(), send)
+    assert len(parts) > 3
+    return merged(parts)
+
+
+async def test_writes_meanwhile_are_not_seen(node: Node, channel: grpc.aio.Channel) -> None:
+    await fill(node, 400)
+    request = pb.RangeRequest(key=b"k", range_end=b"l")
+    expected = await plain(channel, request)
+
+    async def write() -> None:
+        await node.delete_range(DeleteRange(b"k000399"))
+        await node.put(Put(b"k0000001", b"new"))
+        await node.put(Put(b"k000200", b"changed"))
+
+    assert await streamed(node, request, write) == expected
+
+
+async def test_a_compaction_that_overtakes_it_ends_it(node: Node, channel: grpc.aio.Channel) -> None:
+    await fill(node, 400)
+    request = pb.RangeRequest(key=b"k", range_end=b"l")
+    expected = await plain(channel, request)
+    # At the revision that is read it takes nothing away.
+    assert await streamed(node, request, lambda: node.compact(node.revision)) == expected
+
+    async def overtake() -> None:
+        await node.put(Put(b"k", b"1"))
+        await node.compact(node.revision)
+
+    with pytest.raises(Compacted):
+        await streamed(node, request, overtake)
 
 
 async def test_a_client_that_does_not_read_holds_nobody_up(node: Node, channel: grpc.aio.Channel) -> None:
