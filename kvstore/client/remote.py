@@ -398,6 +398,8 @@ class RemoteClient:
             return _client_closed()
         if code == grpc.StatusCode.INTERNAL and details.startswith(_LOCAL_FAILURE):
             return Unavailable(f"lost the connection to {endpoint.target} while sending")
+        if code == grpc.StatusCode.CANCELLED and not details.startswith("etcdserver: "):
+            code = grpc.StatusCode.UNAVAILABLE  # not by us: gRPC's word for a call that met a server about to stop
         if code == grpc.StatusCode.UNAVAILABLE and details not in BY_MESSAGE and not details.startswith("etcdserver: "):
             # gRPC's own words tell nothing about which server they are about.
             details = f"lost the connection to {endpoint.target}: {details}"

@@ -395,3 +395,22 @@ async def test_a_cancelled_call_is_cancelled(endpoint: str) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await client.get(b"a") is not None
+
+
+@pytest.mark.parametrize("turns", [*range(0, 40, 4)])
+async def test_a_watch_that_meets_a_stopping_server_is_told_to_come_back(node: Node, turns: int) -> None:
+    server = Server(node, ["http://127.0.0.1:0"])
+    await server.start()
+    async with RemoteClient(server.client_urls, dial_timeout=1.0) as client:
+        await client.put(b"a", b"1")
+
+        async def watch() -> None:
+            async with client.watch(b"a") as watch:
+                await anext(watch)
+
+        watching = asyncio.create_task(watch())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await server.stop()
+        with pytest.raises(Unavailable):
+            await watching
