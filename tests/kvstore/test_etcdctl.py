@@ -348,7 +348,8 @@ async def told(ctl: Etcdctl, member: str, *arguments: str) -> Output:
     """What a command ends with, the member's id shown as ME; `ME` in an argument stands for it, too."""
     code, out = await ctl(*(member if argument == "ME" else argument for argument in arguments))
     out = CLIENT_LOG.sub("", out).replace(member, "ME").replace(str(int(member, 16)), "ME")
-    return code, re.sub(r"took = [0-9.]+[µm]?s|cluster +[0-9a-f]+", "", out)
+    # etcdctl pads an id that begins with a zero with a space.
+    return code, re.sub(r"took = [0-9.]+[µm]?s|cluster +[0-9a-f]+|(?<=Member) +(?=ME)", "", out)
 
 
 async def member_of(ctl: Etcdctl) -> str:
