@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from kvstore.api import Compare, CompareResult, CompareTarget, DeleteRange, KeyValue, Put, Range, Txn
-from kvstore.errors import Compacted, FutureRevision, NoSpace
+from kvstore.errors import Compacted, FutureRevision, Unavailable
 from kvstore.node import Node, NodeOptions
 from kvstore.record import decode
 from kvstore.txn import in_range
@@ -158,11 +158,11 @@ class StoreModel(RuleBasedStateMachine):
         backend = self.node._backend
         real = backend.commit
 
-        def full(batch: object) -> None:
-            raise lmdb.MapFullError("no room")
+        def broken(batch: object) -> None:
+            raise lmdb.DiskError("input/output error")
 
         async def failing() -> list[BaseException | object]:
-            backend.commit = full  # type: ignore[method-assign]
+            backend.commit = broken  # type: ignore[method-assign]
             first = asyncio.gather(*(self.node.put(Put(key, value)) for key in keys), return_exceptions=True)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -171,9 +171,9 @@ class StoreModel(RuleBasedStateMachine):
 
         outcomes = self.runner.run(failing())
         backend.commit = real  # type: ignore[method-assign]
-        assert all(isinstance(outcome, NoSpace) for outcome in outcomes[:-1])
+        assert all(isinstance(outcome, Unavailable) for outcome in outcomes[:-1])
         if isinstance(outcomes[-1], BaseException):
-            assert isinstance(outcomes[-1], NoSpace)
+            assert isinstance(outcomes[-1], Unavailable)
         else:
             assert not self.now, "only a deletion of nothing needs no commit"
 
