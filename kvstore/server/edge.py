@@ -37,6 +37,10 @@ KEEPALIVE_TIME_MS = 2 * 60 * 60 * 1000
 KEEPALIVE_TIMEOUT_MS = 20_000
 """etcd: how often the server pings an idle client, and how long it waits for the answer."""
 
+MAX_PENDING_CALLS = 20_000
+"""Calls that may wait for the event loop, over all connections, at some 12 kB each. Beyond it gRPC ends calls of anybody
+as Cancelled, which no client tries again; its own default of 1,000 is less than one busy client has in flight."""
+
 HARD_RECEIVE_FACTOR = 4
 """gRPC itself refuses messages this many times over the limit, unread. Below that we refuse, in etcd's words."""
 
@@ -99,6 +103,8 @@ class Server:
                 ("grpc.max_receive_message_length", self.max_message * HARD_RECEIVE_FACTOR),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", self._max_concurrent_streams),
+                ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+                ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
                 ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
