@@ -164,7 +164,13 @@ class _StoreWatch:
                 ).__aenter__()
         except (KvError, TimeoutError) as error:
             raise _translate(error, deadline, f"no answer to a watch within {limit} s") from error
-        if self._start > self._watch.created_revision:
+        seen, head = self._start - 1, self._watch.created_revision
+        if seen > head:
+            # Such a watch would be silent until the store gets to where it was, and then go on from another history.
+            behind = Unreachable(f"the store is at revision {head}, {seen} was already seen")
+            await self._watch.__aexit__(type(behind), behind, None)
+            raise behind
+        if seen == head:
             return self
         # The store has moved on since `start`. It reports a compacted start after it has accepted the watch; a read at
         # that revision tells at once, so that a watch which was entered is one that goes on.

@@ -137,6 +137,17 @@ async def test_a_compacted_start_is_told_when_the_watch_is_opened(client: Embedd
         assert await anext(batches) == [Item("a/3", b"of a/3", str(head))]
 
 
+async def test_a_store_that_is_behind_is_not_watched(client: EmbeddedClient) -> None:
+    # Restored from a backup, or a member that lags: such a watch would be silent until the store has caught up.
+    head = await fill(client, "a/1")
+    source = StoreListWatch(client, PREFIX)
+    with pytest.raises(Unreachable, match=f"the store is at revision {head}, {head + 1} was already seen"):
+        await take(source, str(head + 1), 1)
+    await fill(client, "a/2")
+    async with source.watch(str(head + 1)):
+        pass
+
+
 async def test_a_page_of_compacted_history_is_expired(client: EmbeddedClient) -> None:
     await fill(client, "a/1", "a/2")
     source = StoreListWatch(client, PREFIX)
