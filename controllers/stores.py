@@ -183,10 +183,12 @@ async def _connect(
 
 async def _open_directory(path: Path, local: str, serve: bool, rng: random.Random, stack: AsyncExitStack) -> Client:
     from kvstore.client.embedded import EmbeddedClient
-    from kvstore.node import Node
+    from kvstore.node import Node, NodeOptions
 
+    # Nobody operates such a store: once there is room again it has to go on by itself.
+    options = NodeOptions(auto_disarm=True)
     try:
-        node = await stack.enter_async_context(Node.open(path, rng=rng))
+        node = await stack.enter_async_context(Node.open(path, options, rng=rng))
     except DataDirInUse as error:
         raise StoreInUse(f"{error} (etcd://{local} if it listens there)") from None
     except DataDirError as error:

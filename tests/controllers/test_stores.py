@@ -15,6 +15,7 @@ from controllers.errors import StoreError, StoreInUse
 from controllers.stores import STARTING_UP, Directory, LocalDefault, Location, Servers, locate, open_store
 from kvstore.client.embedded import EmbeddedClient
 from kvstore.client.remote import RemoteClient
+from kvstore.errors import NoSpace
 from kvstore.node import Node
 from kvstore.server import Server
 
@@ -47,6 +48,18 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+async def test_an_embedded_store_that_was_full_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    async with Node.open(tmp_path / "data") as node:
+        await node.maintenance.alarms.out_of_space()
+    async with Node.open(tmp_path / "data") as node:
+        client = EmbeddedClient(node)
+        with pytest.raises(NoSpace):
+            await client.put(b"k", b"v")
+        await client.close()
+    async with open_store(str(tmp_path / "data")) as opened:
+        await opened.put(b"k", b"v")
 
 
 async def test_an_embedded_store_keeps_its_data_and_is_private(tmp_path: Path) -> None:
