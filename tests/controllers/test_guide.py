@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "reconcilers.md"
 
 async def test_the_guide_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     # One module, as its reader would type it.
     names: dict[str, Any] = {"__name__": "guide"}
     exec(compile("\n".join(blocks), str(GUIDE), "exec"), names)
@@ -24,3 +25,16 @@ async def test_the_guide_runs(tmp_path: Path) -> None:
     names["manager"] = blocking
     await names["test_it_greets"](tmp_path / "b")
     assert blocking.store == str(tmp_path / "b")
+
+    storage: Manager = names["storage"]
+    bucket = names["Bucket"](name="a", namespace="default")
+    storage.store = str(tmp_path / "c")
+    async with asyncio.timeout(20), storage:
+        await storage.client.create(bucket)
+        while names["buckets"] != {"default/a"}:
+            await asyncio.sleep(0.01)
+        deleted = await storage.client.delete(names["Bucket"], "a", "default")
+        assert deleted.object is not None
+        while (await storage.client.list(names["Bucket"])).items:
+            await asyncio.sleep(0.01)
+    assert names["buckets"] == set()
