@@ -177,11 +177,13 @@ class _Index:
         """What the function says; nothing if it fails."""
         try:
             found = self.function(stored)
-            if type(found) is tuple or type(found) is list:
-                return found
             if isinstance(found, str):
                 raise TypeError("an indexer gives several values, not one str")
-            return tuple(found)
+            values = found if type(found) is tuple else tuple(found)
+            for value in values:
+                if not isinstance(value, str):
+                    raise TypeError(f"an indexer gives strings, not {value!r}")
+            return values
         except Exception:  # noqa: BLE001 (a user's function; whatever it raises is logged and counted)
             self.errors += 1
             _log.exception("an indexer failed; the object is not in this index", index=self.name, key=stored.key)
@@ -251,7 +253,8 @@ class Cache:
     def by_index(self, name: str, value: str) -> Sequence[Stored]:
         """The objects found under `value`; O(their number). Raises KeyError if there is no index of that name."""
         items = self._items
-        return [items[key] for key in self._indexes[name].keys.get(value, ())]
+        # A function that failed when its object went has left the key behind.
+        return [items[key] for key in self._indexes[name].keys.get(value, ()) if key in items]
 
     def index_values(self, name: str) -> Sequence[str]:
         """The values that some object is found under."""

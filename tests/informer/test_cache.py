@@ -147,14 +147,31 @@ def test_an_indexer_that_fails_costs_only_its_own_index(capsys: pytest.CaptureFi
     def picky(stored: Stored) -> Any:
         if stored.name == "bad":
             raise ValueError("no")
-        return "text" if stored.name == "str" else (stored.name,)
+        other: dict[str, Any] = {"str": "text", "none": (None,), "list": [["unhashable"]]}
+        return other.get(stored.name, (stored.name,))
 
     cache = Cache({"picky": picky, "namespace": by_namespace})
-    cache.apply([item("a/bad", 1), item("a/str", 2), item("a/good", 3)])
-    assert keys(cache.by_index("namespace", "a")) == ["a/bad", "a/str", "a/good"]
+    names = ["bad", "str", "none", "list", "good"]
+    cache.apply([item(f"a/{name}", revision) for revision, name in enumerate(names, 1)])
+    assert keys(cache.by_index("namespace", "a")) == [f"a/{name}" for name in names]
     assert cache.index_values("picky") == ["good"]
-    assert cache.statistics().index_errors == 2
+    assert cache.statistics().index_errors == 4
     cache._check()
+
+
+def test_an_indexer_that_fails_at_a_deletion_leaves_nothing_to_find() -> None:
+    broken = False
+
+    def fickle(stored: Stored) -> tuple[str, ...]:
+        if broken:
+            raise ValueError("not now")
+        return ("value",)
+
+    cache = Cache({"fickle": fickle})
+    cache.apply([item("a", 1), item("b", 2)])
+    broken = True
+    cache.apply([Removed("a", "3")])
+    assert keys(cache.by_index("fickle", "value")) == ["b"]
 
 
 def test_replace_gives_the_smallest_set_of_changes() -> None:
