@@ -4,8 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 JOBS   ?= 2
+SEED   ?= 1
 
-.PHONY: demo test lint bench setup proto clean help
+.PHONY: demo test lint bench differential robustness memory setup proto clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -24,6 +25,17 @@ lint: $(READY) ## ruff, mypy --strict and the import contracts
 
 bench: $(READY) ## every benchmark, each with a ratio against a baseline measured in the same run
 	@$(BIN)/python -m benchmarks
+
+differential: $(READY) ## 100,000 generated operations, and users and watches, against a real etcd
+	@$(BIN)/python -m tests.kvstore.differential --ops 100000 --seed $(SEED)
+	@$(BIN)/python -m tests.kvstore.watch_differential --streams 2000 --seed $(SEED)
+	@$(BIN)/python -m tests.kvstore.auth_differential --ops 20000 --seed $(SEED)
+
+robustness: $(READY) ## 1,000 kills of a server under load, and everything it answered checked
+	@$(BIN)/python -m tests.robustness --kills 1000 --seed $(SEED) --processes $(JOBS)
+
+memory: $(READY) ## 1,000,000 events pass 1,000 watches that nobody reads
+	@$(BIN)/python -m tests.robustness.memory
 
 proto: $(READY) ## generate the protobuf modules again
 	@$(BIN)/python -m kvstore.proto.generate

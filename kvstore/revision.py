@@ -28,6 +28,11 @@ def main_of(packed: int) -> int:
     return packed >> _MAIN_SHIFT
 
 
+def sub_of(packed: int) -> int:
+    """Which change of its main revision it is, from 0."""
+    return packed >> 1 & _SUB_MASK
+
+
 def is_tombstone(packed: int) -> bool:
     """Whether the revision is a deletion."""
     return bool(packed & TOMBSTONE)

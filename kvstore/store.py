@@ -29,7 +29,7 @@ from kvstore.histogram import Durations, Histogram
 from kvstore.index import Index
 from kvstore.recent import RecentRecords
 from kvstore.record import decode, encode, encode_tombstone, key_of, without_value
-from kvstore.revision import is_tombstone, main_of, pack, to_key
+from kvstore.revision import is_tombstone, main_of, pack, sub_of, to_key
 from kvstore.txn import Path, decide, in_range
 
 # etcd removes 1,000 revisions a step and rests 10 ms; ours rests for as long as a step took, so writers get half.
@@ -469,9 +469,15 @@ class Store:
         return events, self.revision if ended or not events else events[-1].mod_revision
 
     def fill_prev(self, event: StoredEvent) -> None:
-        """Read the record that an event replaced, if there is one and it is still known."""
+        """Read the record that an event replaced, if there is one and it is still known.
+
+        As in etcd it is the key as it was before the event's revision, whatever else that revision did to it; nothing
+        for a put that created the key.
+        """
         if event.prev_revision < 0:
             event.prev_revision = self.index.previous(event.key, event.revision)
+        if event.prev_revision and sub_of(event.revision):
+            event.prev_revision = self.index.at(event.key, event.mod_revision - 1)
         if event.prev is None and event.prev_revision:
             event.prev = self._backend.get(event.prev_revision)
 

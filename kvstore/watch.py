@@ -305,6 +305,7 @@ class WatchHub:
             return False
         watcher.stream._drop(watcher)
         watcher.stream._push(StreamResponse(watcher.id, 0, canceled=True, compact_revision=compacted))
+        watcher.stream._answer_progress()
         return True
 
     def compacted(self) -> None:

@@ -115,7 +115,7 @@ class _Connection:
             pass  # a fault, or the end of the proxy: `_serve` is a task of its own, nobody waits for more of it
         finally:
             for writer in writers:
-                if self.reset:
+                if self.reset and not writer.transport.is_closing():
                     linger = struct.pack("ii", 1, 0)
                     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 writer.transport.abort()

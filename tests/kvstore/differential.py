@@ -108,6 +108,11 @@ class Generator:
         )
         return make()
 
+    def next_of(self, *kinds: str) -> Operation:
+        """An operation of one of these kinds, by the names of the methods that make them."""
+        make: Callable[[], Operation] = getattr(self, f"_{self._rng.choice(kinds)}")
+        return make()
+
     def told(self, operation: Operation, answer: Answer) -> None:
         """Learn the state from an answer."""
         header = getattr(answer, "header", None)

@@ -26,6 +26,7 @@ LONGEST_LIFE = 0.6  # seconds of traffic
 FAILPOINT_LIFE = 1.5  # what a failpoint has to be reached in, else the kill comes at that instant
 DIRECT_CLIENTS, PROXIED_CLIENTS, WATCHERS = 4, 2, 4
 OUTBOXES = (300, 2_000, 64 << 10, 4 << 20)
+LONGEST_END = 30.0  # seconds until a cancelled task must have ended
 AT_RANDOM = "random instant"
 PROGRESS_INTERVAL = 0.1
 
@@ -206,6 +207,8 @@ async def _end(tasks: Sequence[asyncio.Task[None] | asyncio.Task[int]]) -> None:
     """Cancel and wait; what any of them had failed with is raised."""
     for task in tasks:
         task.cancel()
+    _, stuck = await asyncio.wait(tasks, timeout=LONGEST_END)
+    assert not stuck, f"a cancelled task went on: {stuck}"
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(outcome, Exception):
             raise outcome

@@ -24,7 +24,7 @@ class StartError(Exception):
     """The server ended before it answered; `returncode` is that of the process."""
 
     def __init__(self, returncode: int, said: str) -> None:
-        super().__init__(f"the server ended with {returncode}: {said}")
+        super().__init__(returncode, said)  # as they are: an error of another process travels as its arguments
         self.returncode = returncode
 
 
