@@ -120,6 +120,7 @@ class Registration:
         self._wakeup = asyncio.Event()
         self._synced = _Latch(f"the handler {name!r} had seen the initial objects")
         self._removed = False
+        self._ended = False
         self._delivered = self._failed = self._coalesced = 0
 
     @property
@@ -136,8 +137,7 @@ class Registration:
         if not self._removed:
             self._removed = True
             self._leave(self)
-            self._give_up()
-            self._wakeup.set()
+            self._end()
 
     def statistics(self) -> HandlerStatistics:
         """Counts since the start."""
@@ -194,9 +194,9 @@ class Registration:
         return ()
 
     async def _run(self) -> None:
-        """Deliver until removed or cancelled."""
+        """Deliver until `_end`, or cancelled."""
         done = 0
-        while not self._removed:
+        while not self._ended:
             taken = self._take()
             if not taken:
                 self._wakeup.clear()
@@ -205,7 +205,7 @@ class Registration:
             for change in taken:
                 if change is None:
                     self._synced.reach()
-                elif not self._removed:
+                elif not self._ended:
                     waits = self._call(change)
                     if waits is not None:
                         await self._finish(waits, change)
@@ -250,8 +250,10 @@ class Registration:
         self._failed += 1
         _log.exception("a handler failed", handler=self._name, key=change.key)
 
-    def _give_up(self) -> None:
+    def _end(self) -> None:
+        self._ended = True
         self._synced.give_up()
+        self._wakeup.set()
 
 
 class _FanOut:
@@ -376,7 +378,12 @@ class SharedInformer:
             async with asyncio.TaskGroup() as self._group:
                 for registration in self._fan_out.registrations:
                     self._group.create_task(registration._run())
-                await self._reflector.run()
+                try:
+                    await self._reflector.run()
+                finally:
+                    # Cancelling their tasks does not end them all: a handler may have kept the cancellation to itself.
+                    self._stopped = True
+                    self._end_handlers()
         finally:
             self._end()
 
@@ -385,8 +392,11 @@ class SharedInformer:
         self._group = None
         self._cache.close()
         self._fan_out.synced.give_up()
+        self._end_handlers()
+
+    def _end_handlers(self) -> None:
         for registration in self._fan_out.registrations:
-            registration._give_up()
+            registration._end()
 
     def start(self) -> None:
         """Run in a task of its own, until `stop`."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
 
@@ -298,6 +299,27 @@ async def test_stopping_before_the_first_step_releases_them_too(informer: Shared
     with pytest.raises(InformerStopped):
         await informer.wait_synced()
     assert asyncio.all_tasks() == before
+
+
+async def test_a_handler_that_keeps_its_cancellation_to_itself_does_not_hold_up_the_stop(
+    client: EmbeddedClient, informer: SharedInformer
+) -> None:
+    entered, told = asyncio.Event(), asyncio.Event()
+
+    class Stubborn(Handler):
+        async def on_add(self, new: Stored, initial: bool) -> None:
+            entered.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            with pytest.raises(InformerStopped):
+                informer.add_handler(Handler())
+            told.set()
+
+    await put(client, "a/1")
+    informer.add_handler(Stubborn())
+    async with asyncio.timeout(10), informer:
+        await entered.wait()
+    assert told.is_set()
 
 
 async def test_a_bug_in_the_source_ends_it_and_is_raised(source: FaultyListWatch, informer: SharedInformer) -> None:
