@@ -102,6 +102,6 @@ class MaintenanceService:
 def _minor_version(text: str) -> tuple[int, int]:
     """(major, minor) of `3.4` or `3.4.1`. Raises InvalidArgument."""
     parts = text.split(".")
-    if not (2 <= len(parts) <= 3 and all(part.isascii() and part.isdigit() for part in parts)):
+    if not (2 <= len(parts) <= 3 and all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts)):
         raise KvError("etcdserver: wrong downgrade target version format", code=Code.INVALID_ARGUMENT)
     return int(parts[0]), int(parts[1])

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from tests.kvstore.fuzz import fuzz
 
-test_only_proper_errors_come_out = fuzz(60)
+test_only_proper_errors_come_out = fuzz(40)
