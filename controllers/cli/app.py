@@ -135,7 +135,8 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
     settings = settings or Settings()
     try:
         result: Any = cli.main(list(arguments), prog_name="listwatch", standalone_mode=False, obj=settings)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever called: `>&-`
+            sys.stdout.flush()
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.exceptions.NoArgsIsHelpError as error:

@@ -132,14 +132,14 @@ async def _wait(session: Session, remaining: Sequence[Resource], timeout: float 
             await until(session, cls, None, gone, min(QUIET, timeout or QUIET))
         except TimeoutError:
             if timeout is not None and timeout <= QUIET:
-                raise CliError(_still(some)) from None
+                raise CliError(f"timed out: {_still(some)}") from None
         else:
             continue
         click.echo(f"{_still(some)}; Ctrl-C stops the waiting, not the deletion", err=True)
         try:
             await until(session, cls, None, gone, timeout - QUIET if timeout else None)
         except TimeoutError:
-            raise CliError(_still(some)) from None
+            raise CliError(f"timed out: {_still(some)}") from None
 
 
 def _still(some: Sequence[Resource]) -> str:

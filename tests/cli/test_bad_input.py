@@ -292,11 +292,12 @@ def test_a_bug_is_one_line_and_debug_shows_where(cli: Cli) -> None:
     assert 'raise RuntimeError("two\\nlines")' in shown
 
 
-def test_output_that_nobody_reads(served: str, process: Cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", ["| true", ">&-"], ids=["a reader that is gone", "closed"])
+def test_output_that_nobody_reads(served: str, tmp_path: Path, output: str) -> None:
     shell = shutil.which("sh")
     assert shell is not None
     done = subprocess.run(
-        [shell, "-c", f"{LISTWATCH} --store {served} api-resources | true"],
+        [shell, "-c", f"{LISTWATCH} --store {served} api-resources {output}"],
         capture_output=True,
         text=True,
         timeout=20,

@@ -200,7 +200,7 @@ def test_delete_waits_for_finalizers(web: Path, cli: Cli, tmp_path: Path) -> Non
     cli("apply", "-f", kept)
     result = cli("delete", "cm/kept", "--timeout=300ms")
     assert (result.code, result.out) == (1, 'configmap "kept" deleted\n')
-    assert result.err == "error: configmaps being deleted, each waits for its finalizers: kept\n"
+    assert result.err == "error: timed out: configmaps being deleted, each waits for its finalizers: kept\n"
     assert cli("delete", "cm/kept", "--wait=false").code == 0
     assert cli("describe", "cm/kept").code == 0
 
