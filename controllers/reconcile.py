@@ -43,13 +43,17 @@ class Outcome(enum.StrEnum):
 
 
 def outcome_of(result: Result | None) -> Outcome:
-    """The outcome of a run that returned. Raises TypeError if it returned something else than a Result or None."""
+    """The outcome of a run that returned. Raises TypeError if it returned something else than a Result or None,
+    or a delay that is no number."""
     if result is None:
         return Outcome.SUCCESS
     if not isinstance(result, Result):
         raise TypeError(f"a reconciler returns Result or None, not {type(result).__name__}")
-    if result.requeue_after is not None and result.requeue_after > 0:
+    after = result.requeue_after
+    if after is not None and not isinstance(after, int | float):
+        raise TypeError(f"requeue_after is a number of seconds, not {after!r}")
+    if after is not None and after > 0:
         return Outcome.REQUEUE_AFTER
-    if result.requeue or result.requeue_after is not None:
+    if result.requeue or after is not None:
         return Outcome.REQUEUE
     return Outcome.SUCCESS

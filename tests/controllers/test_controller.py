@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -430,18 +431,25 @@ async def test_a_conflict_is_retried_and_counted(store: Client) -> None:
     assert [entry["event"] for entry in logs if "reconcile" in entry["event"]] == ["reconcile_conflicted"]
 
 
-async def test_a_wrong_return_value_is_an_error(store: Client) -> None:
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (5, "returns Result or None, not int"),
+        (Result(requeue_after=timedelta(seconds=1)), "a number of seconds, not datetime.timedelta"),  # type: ignore[arg-type]
+    ],
+)
+async def test_a_wrong_return_value_is_an_error(store: Client, value: Any, problem: str) -> None:
     manager = Manager(client=store)
 
     async def reconcile(ctx: Context, request: Request) -> Any:
-        return 5
+        return value
 
     manager.add_controller(Site, reconcile)
     with structlog.testing.capture_logs() as logs:
         async with manager:
             await manager.client.create(site("a"))
             await asyncio.sleep(0.001)
-    assert any("returns Result or None, not int" in entry.get("error", "") for entry in logs)
+    assert any(problem in entry.get("error", "") for entry in logs)
 
 
 # ---- workers ---------------------------------------------------------------------------------------------------------
