@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from kvstore.node import Node, NodeOptions
 from kvstore.server import Server
+from tests.etcd_process import running_etcd
 
 
 @pytest.fixture
@@ -23,3 +24,9 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 @pytest.fixture
 def port(server: Server) -> int:
     return int(server.client_urls[0].rpartition(":")[2])
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_etcd(tmp_path_factory.mktemp("etcd")) as endpoint:
+        yield endpoint
