@@ -192,12 +192,14 @@ class RemoteClient:
     async def _keep_alive(self, lease_id: int, metadata: Metadata) -> api.LeaseKeepAliveResponse:
         endpoint = await self._connected()
         stream = endpoint.stream("/etcdserverpb.Lease/LeaseKeepAlive", metadata)
+        cancellations = _cancellations()
         try:
             await stream.write(pb.LeaseKeepAliveRequest(ID=lease_id).SerializeToString())
             data = await _received(stream)
             if data is None:
                 raise await self._ended(endpoint, stream)
         except grpc.aio.AioRpcError as error:
+            _check_cancelled(cancellations)
             raise self._failed(endpoint, error) from None
         except asyncio.CancelledError:
             self._check_closed()
@@ -347,9 +349,11 @@ class RemoteClient:
         answer: type[Answer],
         metadata: Metadata | None = None,
     ) -> Answer:
+        cancellations = _cancellations()
         try:
             data = await endpoint.unary(path, request.SerializeToString(), metadata)
         except grpc.aio.AioRpcError as error:
+            _check_cancelled(cancellations)
             raise self._failed(endpoint, error) from None
         except asyncio.CancelledError:
             self._check_closed()
@@ -460,9 +464,11 @@ class RemoteWatch:
     async def _send(self, request: pb.WatchRequest) -> None:
         if self._stream is None:
             raise RuntimeError("this watch is not entered")
+        cancellations = _cancellations()
         try:
             await self._stream.write(request.SerializeToString())
         except grpc.aio.AioRpcError as error:
+            _check_cancelled(cancellations)
             raise self._client._failed(self._endpoint, error) from None
         except asyncio.InvalidStateError:
             raise await self._client._ended(self._endpoint, self._stream) from None
@@ -551,6 +557,21 @@ class _Endpoint:
         self._unary.clear()
         if channel is not None:
             await channel.close(None)
+
+
+def _cancellations() -> int:
+    """How often the current task was asked to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def _check_cancelled(before: int) -> None:
+    """Raise CancelledError if our task was cancelled since `before`.
+
+    When a call fails at the moment in which it is cancelled, grpc.aio tells only of the failure.
+    """
+    if _cancellations() > before:
+        raise asyncio.CancelledError from None
 
 
 async def _received(stream: StreamCall) -> bytes | None:
