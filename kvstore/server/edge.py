@@ -38,8 +38,8 @@ KEEPALIVE_TIMEOUT_MS = 20_000
 """etcd: how often the server pings an idle client, and how long it waits for the answer."""
 
 MAX_PENDING_CALLS = 20_000
-"""Calls that may wait for the event loop, over all connections, at some 12 kB each. Beyond it gRPC ends calls of anybody
-as Cancelled, which no client tries again; its own default of 1,000 is less than one busy client has in flight."""
+"""Calls that may wait for the event loop, over all connections, at some 12 kB each. Beyond it gRPC ends calls of
+anybody as Cancelled, which no client tries again; its own default of 1,000 is less than one busy client has in flight."""
 
 HARD_RECEIVE_FACTOR = 4
 """gRPC itself refuses messages this many times over the limit, unread. Below that we refuse, in etcd's words."""
