@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from pathlib import Path
 
 import pytest
 
 from kvstore.api import Put, Range
+from kvstore.client import RemoteClient
+from kvstore.errors import Compacted, Unavailable
 from tests.robustness.history import Call, Granted, History, Seen
 from tests.robustness.memory import measure
 from tests.robustness.model import LeaseRevoke, State, Write, run
 from tests.robustness.run import Run
+from tests.robustness.server import serving
 
 MIB = 1 << 20
 
@@ -19,8 +23,29 @@ MIB = 1 << 20
 async def test_killed_again_and_again_it_loses_nothing_and_tells_nothing_twice(tmp_path: Path) -> None:
     report = await Run(tmp_path / "data", seed=41).run(kills=5)
     assert report.killed == 5
-    assert len(report.kills) > 1, "not only at random instants"
     assert min(report.acknowledged, report.revisions, report.compactions, report.events, report.resumed) > 0
+
+
+@pytest.mark.parametrize("point", ["in-commit", "in-removal"])
+async def test_a_server_dies_at_the_point_it_was_told_and_keeps_what_it_acknowledged(
+    tmp_path: Path, point: str
+) -> None:
+    acknowledged = compacted = 0
+    async with serving(tmp_path, failpoint=f"{point}:2") as (server, address), RemoteClient([address]) as client:
+        with pytest.raises(Unavailable):
+            while True:
+                acknowledged = (await client.put(b"k", b"v")).header.revision
+                if acknowledged % 5 == 0:
+                    await client.compact(acknowledged, physical=True)
+                    compacted = acknowledged
+        assert await server.wait() == -signal.SIGKILL
+    async with serving(tmp_path) as (_, address), RemoteClient([address]) as client:
+        revision = (await client.range(Range(b"k"))).header.revision
+        assert revision - acknowledged in (0, 1)
+        if point == "in-removal":
+            assert compacted == 5
+            with pytest.raises(Compacted):
+                await client.compact(10)  # it was in force when the server died while it made room
 
 
 @pytest.mark.parametrize("streams", [1, 100])
