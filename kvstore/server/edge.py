@@ -39,7 +39,7 @@ KEEPALIVE_TIMEOUT_MS = 20_000
 
 MAX_PENDING_CALLS = 20_000
 """Calls that may wait for the event loop, over all connections, at some 12 kB each. Beyond it gRPC ends calls of
-anybody as Cancelled, which no client tries again; its own default of 1,000 is less than one busy client has in flight."""
+anybody as Cancelled, which no client tries again; its own default of 1,000 is less than one busy client can send."""
 
 HARD_RECEIVE_FACTOR = 4
 """gRPC itself refuses messages this many times over the limit, unread. Below that we refuse, in etcd's words."""
