@@ -18,10 +18,11 @@ from controllers.manager import Manager
 from controllers.workqueue import WorkQueue
 from informer.cache import OwnerRef, Stored
 from informer.client import Propagation
-from informer.errors import ApiError, Conflict, NotFound, UnknownKind
+from informer.crd import CustomResourceDefinition, resource_from_crd
+from informer.errors import ApiError, Conflict, Invalid, NotFound, UnknownKind
 from informer.metadata import FOREGROUND, ORPHAN
-from informer.resources import SCHEME, Resource
-from informer.shared import Handler
+from informer.resources import SCHEME, Resource, ResourceType
+from informer.shared import Handler, Registration
 
 WORKERS = 20  # kube-controller-manager's --concurrent-gc-syncs
 ABSENT_OWNERS = 500  # its cache of owners known to be gone
@@ -202,7 +203,8 @@ class GarbageStatistics(msgspec.Struct, frozen=True):
 class GarbageCollector:
     """Deletes objects whose owners are all gone, and carries foreground and orphaning deletions out.
 
-    kinds: whose objects can own or be owned; by default all that the manager knows when it starts.
+    kinds: whose objects can own or be owned, beside those of the manager. Kinds that are defined in the store, before
+    or meanwhile, are watched as well.
     """
 
     def __init__(
@@ -216,6 +218,7 @@ class GarbageCollector:
         self._manager = manager
         self._recorder = events.recorder("garbage-collector-controller")
         self._kinds = list(kinds)
+        self._registrations: dict[ResourceType, Registration] = {}
         self._workers = workers
         self._graph = Graph()
         self._queue: WorkQueue[str] = WorkQueue()
@@ -238,22 +241,42 @@ class GarbageCollector:
 
     async def run(self) -> None:
         """Collect until cancelled."""
-        registrations = [
-            self._manager.informer(cls).add_handler(_Objects(self, cls), name="garbage collector")
-            for cls in dict.fromkeys([*self._kinds, *self._manager.kinds])
-        ]
+        definitions = self._manager.informer(CustomResourceDefinition).add_handler(
+            _Definitions(self), name="garbage collector"
+        )
         try:
-            for registration in registrations:
+            await definitions.wait_synced()
+            for cls in (*self._kinds, *self._manager.kinds):
+                self._watch(cls)
+            for registration in [*self._registrations.values()]:
                 await registration.wait_synced()
             async with asyncio.TaskGroup() as group:
                 for number in range(self._workers):
                     group.create_task(self._work(), name=f"garbage collector {number}")
         finally:
             self._queue.shut_down()
-            for registration in registrations:
+            for registration in (definitions, *self._registrations.values()):
                 registration.remove()
+            self._registrations.clear()
+
+    def _watch(self, cls: type[Resource]) -> None:
+        if cls.TYPE not in self._registrations:
+            informer = self._manager.informer(cls)
+            self._registrations[cls.TYPE] = informer.add_handler(_Objects(self, cls), name="garbage collector")
 
     # ---- what the informers tell -----------------------------------------------------------------------------------
+
+    def defined(self, stored: Stored) -> None:
+        """A kind is defined in the store: its objects can own and be owned, and those that name one can be judged."""
+        try:
+            cls = resource_from_crd(CustomResourceDefinition.decode(stored.data, stored.revision))
+        except Invalid as error:
+            log.warning("definition_not_understood", name=stored.name, error=str(error))
+            return
+        if self._class_of_kind(cls.TYPE.kind, cls.TYPE.group) is None:
+            self._kinds.append(cls)
+            self._watch(cls)
+            self._enqueue(uid for uid, node in self._graph.nodes.items() if node.virtual)
 
     def seen(self, cls: type[Resource], old: Stored | None, new: Stored) -> None:
         """An object is there, or changed."""
@@ -424,14 +447,17 @@ class GarbageCollector:
 
     def _class_of(self, identity: Identity) -> type[Resource] | None:
         """The kind; of the same group in whatever version is known."""
-        group = identity.api_version.rpartition("/")[0]
-        for cls in (*self._kinds, *self._manager.kinds):
-            if cls.TYPE.kind == identity.kind and cls.TYPE.group == group:
-                return cls
+        cls = self._class_of_kind(identity.kind, identity.api_version.rpartition("/")[0])
+        if cls is not None:
+            return cls
         try:
             return SCHEME.by_gvk(identity.api_version, identity.kind)
         except UnknownKind:
             return None
+
+    def _class_of_kind(self, kind: str, group: str) -> type[Resource] | None:
+        watched = (*self._kinds, *self._manager.kinds)
+        return next((cls for cls in watched if cls.TYPE.kind == kind and cls.TYPE.group == group), None)
 
     async def _get(self, cls: type[Resource], identity: Identity) -> Resource | None:
         """The object in the store, if it is still the one of that uid."""
@@ -447,6 +473,17 @@ class GarbageCollector:
         self._absent.move_to_end(uid)
         if len(self._absent) > ABSENT_OWNERS:
             self._absent.popitem(last=False)
+
+
+class _Definitions(Handler):
+    def __init__(self, collector: GarbageCollector) -> None:
+        self._collector = collector
+
+    def on_add(self, new: Stored, initial: bool) -> None:
+        self._collector.defined(new)
+
+    def on_update(self, old: Stored, new: Stored) -> None:
+        self._collector.defined(new)
 
 
 class _Objects(Handler):

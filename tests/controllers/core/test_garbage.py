@@ -14,8 +14,9 @@ from controllers.core.garbage import Graph
 from controllers.core.types import ConfigMap, Node, Pod
 from informer import patch
 from informer.cache import Cache
+from informer.crd import CustomResourceDefinition
 from informer.listwatch import Item
-from informer.resources import OwnerReference, Resource
+from informer.resources import OwnerReference, Resource, ResourceType
 from kvstore.api import Client
 from tests.controllers.cluster import Cluster, cluster, nginx
 
@@ -97,6 +98,32 @@ async def test_an_owner_of_an_unknown_kind_keeps_its_dependents(store: Client) -
         await it.client.create(child)
         await asyncio.sleep(600)
         assert await it.exists(ConfigMap, "child")
+
+
+@virtual_time
+async def test_a_kind_that_another_process_defines_is_learned(store: Client) -> None:
+    """The definition comes while the collector runs; its class is in no registry here."""
+    made = Resource.of(ResourceType("example.com", "v1", "Site", "sites"))
+    definition = CustomResourceDefinition(
+        name="sites.example.com",
+        spec={
+            "group": "example.com",
+            "names": {"kind": "Site", "plural": "sites", "singular": "site"},
+            "scope": "Namespaced",
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": {}}],
+        },
+    )
+    async with cluster(store) as it:
+        site = await it.client.create(made(name="blog", namespace="default"))
+        await it.client.create(config("early", site))
+        await asyncio.sleep(5)
+        await it.client.create(definition)
+        await it.client.create(config("late", site))
+        await it.client.create(config("never", site, data={"k": "v"}))
+        await asyncio.sleep(600)
+        assert await it.exists(ConfigMap, "early")
+        await it.client.delete(made, "blog", "default")
+        await gone(it, "early", "late", "never")
 
 
 @virtual_time
