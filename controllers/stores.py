@@ -34,6 +34,7 @@ LOCAL_SERVER = "127.0.0.1:2379"  # etcd's client port, on this machine only
 PROBE_TIMEOUT = 0.5  # on loopback an answer takes well under a millisecond
 ANSWER_TIMEOUT = 10.0
 FIRST_RETRY, LONGEST_RETRY = 0.1, 2.0
+KEPT_REVISIONS = 100_000  # of an embedded store's history: about 100 MB of pods, far under the quota
 STARTING_UP = 3.0  # seconds from a process' opening of the default directory to its listening, with much to spare
 
 _ADDRESS = re.compile(r"[\w.-]+:\d+(,[\w.-]+:\d+)*|\[[0-9a-fA-F:]+\]:\d+")
@@ -182,10 +183,11 @@ async def _connect(
 
 
 async def _open_directory(path: Path, local: str, serve: bool, rng: random.Random, stack: AsyncExitStack) -> Client:
+    from kvstore.autocompact import AutoCompaction
     from kvstore.client.embedded import EmbeddedClient
     from kvstore.node import Node, NodeOptions
 
-    # Nobody operates such a store: once there is room again it has to go on by itself.
+    # Nobody operates such a store: its history stays within bounds, and once there is room again it goes on by itself.
     options = NodeOptions(auto_disarm=True)
     try:
         node = await stack.enter_async_context(Node.open(path, options, rng=rng))
@@ -193,12 +195,19 @@ async def _open_directory(path: Path, local: str, serve: bool, rng: random.Rando
         raise StoreInUse(f"{error} (etcd://{local} if it listens there)") from None
     except DataDirError as error:
         raise StoreError(str(error)) from None
+    compaction = asyncio.create_task(AutoCompaction("revision", KEPT_REVISIONS).run(node), name="auto compaction")
+    stack.push_async_callback(_cancelled, compaction)
     if serve:
         await _listen(node, local, stack)
     client = EmbeddedClient(node)
     stack.push_async_callback(client.close)
     log.info("store_opened", directory=str(path))
     return client
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def _listen(node: Node, local: str, stack: AsyncExitStack) -> None:

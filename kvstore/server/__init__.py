@@ -1,6 +1,6 @@
 """The edges of a node: `Server` for a node you have opened, `serve` for a whole process."""
 
-from kvstore.server.autocompact import AutoCompaction
+from kvstore.autocompact import AutoCompaction
 from kvstore.server.config import AddressInUse, InvalidListenURL, ListenError, LogConfig, ServeConfig
 from kvstore.server.edge import Server
 from kvstore.server.serve import serve

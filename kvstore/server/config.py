@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from kvstore.node import NodeOptions
 
 if TYPE_CHECKING:
-    from kvstore.server.autocompact import AutoCompaction
+    from kvstore.autocompact import AutoCompaction
     from kvstore.server.tls import ServerTLS
 
 MAX_REQUEST_OVERHEAD = 512 * 1024

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from kvstore.autocompact import HOUR, AutoCompaction
 from kvstore.node import NodeOptions
-from kvstore.server.autocompact import HOUR, AutoCompaction
 from kvstore.server.config import LogConfig, ServeConfig
 from kvstore.server.tls import ServerTLS
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import structlog
 
+from controllers import stores
 from controllers.errors import StoreError, StoreInUse
 from controllers.stores import STARTING_UP, Directory, LocalDefault, Location, Servers, locate, open_store
 from kvstore.client.embedded import EmbeddedClient
 from kvstore.client.remote import RemoteClient
-from kvstore.errors import NoSpace
+from kvstore.errors import Compacted, NoSpace
 from kvstore.node import Node
 from kvstore.server import Server
 
@@ -180,3 +181,15 @@ async def test_the_default_gives_up_on_a_directory_that_stays_in_use(tmp_path: P
             async with open_store(environ=environ, local=local):
                 pass
         assert asyncio.get_running_loop().time() == pytest.approx(STARTING_UP, abs=0.5)
+
+
+@pytest.mark.virtual_time
+async def test_an_embedded_stores_history_stays_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "KEPT_REVISIONS", 5)
+    async with open_store(str(tmp_path)) as client:
+        for number in range(20):
+            await client.put(b"k", b"%d" % number)
+        await asyncio.sleep(700)
+        with pytest.raises(Compacted):
+            await client.get(b"k", revision=10)
+        assert await client.get(b"k", revision=17) is not None

@@ -24,7 +24,7 @@ from kvstore.client import EmbeddedClient, RemoteClient
 from kvstore.errors import KvError
 from kvstore.node import Node, NodeOptions
 from kvstore.server import AutoCompaction, LogConfig, ServeConfig, Server, ServerTLS, serve
-from kvstore.server.autocompact import HOUR
+from kvstore.autocompact import HOUR
 from kvstore.server.settings import CONFIG_FILE, SETTINGS, SettingError, load_config, parse_duration
 
 DOCS = Path(__file__).parents[2] / "docs" / "serve.md"
