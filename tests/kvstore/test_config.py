@@ -20,11 +20,11 @@ from structlog.testing import capture_logs
 
 from controllers.cli.serve import serve as serve_command
 from kvstore.api import Put
+from kvstore.autocompact import HOUR
 from kvstore.client import EmbeddedClient, RemoteClient
 from kvstore.errors import KvError
 from kvstore.node import Node, NodeOptions
 from kvstore.server import AutoCompaction, LogConfig, ServeConfig, Server, ServerTLS, serve
-from kvstore.autocompact import HOUR
 from kvstore.server.settings import CONFIG_FILE, SETTINGS, SettingError, load_config, parse_duration
 
 DOCS = Path(__file__).parents[2] / "docs" / "serve.md"
