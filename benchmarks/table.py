@@ -29,7 +29,7 @@ def show(title: str, rows: Sequence[Row]) -> None:
         if row.ratio is not None:
             line += f"  {row.ratio:.2f} of {row.baseline}"
         if row.goal:
-            line += f"; goal {row.goal}"
+            line += f"{'  ' if row.ratio is None else '; '}goal {row.goal}"
         if row.reached is not None:
             line += ": reached" if row.reached else ": not reached"
         print(line.rstrip())
