@@ -252,6 +252,7 @@ class RemoteClient:
 
     async def snapshot(self) -> AsyncGenerator[bytes, None]:
         """A snapshot in pieces, as `kvstore.snapshot.save` takes it; of an etcd it is etcd's own format."""
+        cancellations = _cancellations()
         endpoint, stream, first = await self._logged_in(self._begin_snapshot)
         data: bytes | None = first
         try:
@@ -261,11 +262,13 @@ class RemoteClient:
             if await stream.code() != grpc.StatusCode.OK:
                 raise await self._ended(endpoint, stream)
         except grpc.aio.AioRpcError as error:
+            _check_cancelled(cancellations)
             raise self._failed(endpoint, error) from None
         finally:
             stream.cancel()
 
     async def _begin_snapshot(self, metadata: Metadata) -> tuple[_Endpoint, StreamCall, bytes]:
+        cancellations = _cancellations()
         endpoint = await self._connected()
         stream = endpoint.stream("/etcdserverpb.Maintenance/Snapshot", metadata)
         try:
@@ -277,6 +280,7 @@ class RemoteClient:
         except BaseException as error:
             stream.cancel()
             if isinstance(error, grpc.aio.AioRpcError):
+                _check_cancelled(cancellations)
                 raise self._failed(endpoint, error) from None
             raise
         return endpoint, stream, data
