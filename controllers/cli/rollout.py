@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import click
 
@@ -12,7 +12,7 @@ from controllers.apps.types import Deployment, ReplicaSet
 from controllers.cli.columns import items
 from controllers.cli.describers import pod_template
 from controllers.cli.durations import Duration
-from controllers.cli.editing import edit
+from controllers.cli.editing import edit, edit_each
 from controllers.cli.errors import CliError
 from controllers.cli.following import cache_key, until
 from controllers.cli.options import KubectlCommand, global_options, namespace_option, resource_arguments
@@ -23,7 +23,6 @@ from controllers.cli.targets import parse_targets, read_targets, reference
 from controllers.owners import is_controlled_by
 from informer.cache import Cache
 from informer.codecs import format_time
-from informer.errors import ApiError
 
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 
@@ -184,28 +183,6 @@ async def undo_(session: Session, resources: Sequence[str], namespace: str | Non
     return 0
 
 
-async def _each(
-    session: Session,
-    resources: Sequence[str],
-    namespace: str | None,
-    done: str,
-    change: Callable[[Deployment], bool],
-) -> int:
-    problems: list[str] = []
-    for deployment in await _deployments(session, resources, namespace):
-        try:
-            await edit(session, deployment, change)
-        except CliError as error:
-            problems += error.lines
-        except ApiError as error:
-            problems.append(f"{reference(deployment)}: {error}")
-        else:
-            click.echo(f"{reference(deployment)} {done}")
-    if problems:
-        raise CliError(*problems)
-    return 0
-
-
 @rollout.command(cls=KubectlCommand)
 @resource_arguments
 @namespace_option
@@ -221,7 +198,7 @@ async def restart(session: Session, resources: Sequence[str], namespace: str | N
         obj.spec.template.metadata.annotations[RESTARTED_AT] = stamp
         return True
 
-    return await _each(session, resources, namespace, "restarted", change)
+    return await edit_each(session, await _deployments(session, resources, namespace), change, "restarted")
 
 
 @rollout.command(cls=KubectlCommand)
@@ -238,7 +215,7 @@ async def pause(session: Session, resources: Sequence[str], namespace: str | Non
         obj.spec.paused = True
         return True
 
-    return await _each(session, resources, namespace, "paused", change)
+    return await edit_each(session, await _deployments(session, resources, namespace), change, "paused")
 
 
 @rollout.command(cls=KubectlCommand)
@@ -255,4 +232,4 @@ async def resume(session: Session, resources: Sequence[str], namespace: str | No
         obj.spec.paused = False
         return True
 
-    return await _each(session, resources, namespace, "resumed", change)
+    return await edit_each(session, await _deployments(session, resources, namespace), change, "resumed")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from controllers.cli.editing import edit
+from controllers.cli.editing import edit_each
 from controllers.cli.errors import CliError
 from controllers.cli.options import (
     KubectlCommand,
@@ -17,7 +17,6 @@ from controllers.cli.options import (
 )
 from controllers.cli.session import Session, with_session
 from controllers.cli.targets import parse_targets, read_targets, reference
-from informer.errors import ApiError
 from informer.objects import schema_of
 from informer.resources import Resource
 
@@ -58,18 +57,7 @@ async def scale(
         obj.raw["spec"]["replicas"] = replicas
         return now != replicas
 
-    for obj in found:
-        try:
-            await edit(session, obj, change)
-        except CliError as error:
-            problems += error.lines
-        except ApiError as error:
-            problems.append(f"{reference(obj)}: {error}")
-        else:
-            click.echo(f"{reference(obj)} scaled")
-    if problems:
-        raise CliError(*problems)
-    return 0
+    return await edit_each(session, found, change, "scaled", problems=problems)
 
 
 def _replicas(obj: Resource) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from controllers.cli.editing import edit
+from controllers.cli.editing import edit_each
 from controllers.cli.errors import CliError
 from controllers.cli.options import (
     KubectlCommand,
@@ -17,7 +17,6 @@ from controllers.cli.options import (
 )
 from controllers.cli.session import Session, with_session
 from controllers.cli.targets import parse_targets, read_targets, reference
-from informer.errors import ApiError
 from informer.resources import Resource
 
 
@@ -48,19 +47,14 @@ async def image(session: Session, arguments: Sequence[str], namespace: str | Non
         raise click.UsageError("name the objects, or select them by -l")
     found, problems = await read_targets(session.objects, targets, selector)
 
-    for obj in found:
-        try:
-            changed = await edit(session, obj, lambda each: _set(each, images))
-        except CliError as error:
-            problems += error.lines
-        except ApiError as error:
-            problems.append(f"{reference(obj)}: {error}")
-        else:
-            if changed:
-                click.echo(f"{reference(obj)} image updated")
-    if problems:
-        raise CliError(*problems)
-    return 0
+    return await edit_each(
+        session,
+        found,
+        lambda obj: _set(obj, images),
+        "image updated",
+        problems=problems,
+        quiet_if_unchanged=True,
+    )
 
 
 def _set(obj: Resource, images: dict[str, str]) -> bool:
