@@ -18,7 +18,7 @@ import msgspec
 
 from informer import patch as patches
 from informer.codecs import Raw, format_time, show
-from informer.errors import AlreadyExists, ApiError, Conflict, Expired, Invalid, NotFound, StoreFull, Unreachable
+from informer.errors import AlreadyExists, Conflict, Invalid, NotFound, from_store
 from informer.metadata import FOREGROUND, ORPHAN, check_metadata, controller_reference
 from informer.resources import Resource
 from informer.selectors import Selector, SelectorLike
@@ -123,7 +123,7 @@ class ObjectClient:
             try:
                 page = await self._client.range(Range(start, end, limit=page_size, revision=revision))
             except kv.KvError as error:
-                raise _translate(error) from error
+                raise from_store(error) from error
             revision = revision or page.header.revision
             for each in page.kvs:
                 found = cls.decode(each.value, str(each.mod_revision))
@@ -335,7 +335,7 @@ class ObjectClient:
         try:
             found = await self._client.get(cls.TYPE.key(namespace or DEFAULT_NAMESPACE, name), revision=revision)
         except kv.KvError as error:
-            raise _translate(error) from error
+            raise from_store(error) from error
         if found is None:
             raise NotFound(f'{cls.TYPE.qualified} "{name}" not found')
         return found
@@ -359,7 +359,7 @@ class ObjectClient:
         try:
             answer = await self._client.txn((compare,), (op,), (Range(key),))
         except kv.KvError as error:
-            raise _translate(error) from error
+            raise from_store(error) from error
         present = None
         if not answer.succeeded:
             found = answer.responses[0]
@@ -540,16 +540,3 @@ def _stale(cls: type[Resource], name: str, found: str, given: str) -> Conflict:
 
 def _another(cls: type[Resource], name: str, found: object, given: object) -> Conflict:
     return Conflict(f'{cls.TYPE.qualified} "{name}" is another object of that name: its uid is {found}, not {given}')
-
-
-def _translate(error: kv.KvError) -> ApiError:
-    if isinstance(error, kv.Unavailable) or error.code is kv.Code.DEADLINE_EXCEEDED:
-        return Unreachable(error.message)
-    if isinstance(error, kv.Compacted):
-        return Expired("the revision is compacted away, list again", error.compact_revision)
-    if isinstance(error, kv.NoSpace):
-        return StoreFull(f"the store takes no more data: {error.message}")
-    # gRPC refuses a message before etcd sees it.
-    if isinstance(error, kv.RequestTooLarge) or "message larger than max" in error.message:
-        return Invalid("", "the object is larger than the store takes")
-    return ApiError(error.message)

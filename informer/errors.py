@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from kvstore import errors as kv
+
+# etcd's own client resumes its watches on Unavailable and Internal: gRPC gives the latter for a connection that broke
+# in the middle of a message.
+_BROKEN_CONNECTION = (kv.Code.UNAVAILABLE, kv.Code.INTERNAL, kv.Code.DEADLINE_EXCEEDED)
+
 
 class ApiError(Exception):
     """Base of all. `reason` is the word Kubernetes uses for it, `retriable` whether the same call may succeed later."""
@@ -71,3 +77,17 @@ class StoreFull(ApiError):
     """The store takes no more data until something is deleted, compacted or its quota raised."""
 
     reason = "InsufficientStorage"
+
+
+def from_store(error: kv.KvError) -> ApiError:
+    """What an error of the store means to whoever reads and writes objects."""
+    if error.code in _BROKEN_CONNECTION:
+        return Unreachable(error.message)
+    if isinstance(error, kv.Compacted):
+        return Expired("the revision is compacted away, list again", error.compact_revision)
+    if isinstance(error, kv.NoSpace):
+        return StoreFull(f"the store takes no more data: {error.message}")
+    # gRPC refuses a message before etcd sees it.
+    if isinstance(error, kv.RequestTooLarge) or "message larger than max" in error.message:
+        return Invalid("", "the object is larger than the store takes")
+    return ApiError(error.message)

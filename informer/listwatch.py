@@ -15,13 +15,9 @@ from typing import Protocol, Self, TypeAlias
 
 import msgspec
 
-from informer.errors import ApiError, Expired, Unreachable
+from informer.errors import ApiError, Unreachable, from_store
 from kvstore import api
-from kvstore.errors import Code, Compacted, KvError, Unavailable
-
-# etcd's own client resumes its watches on Unavailable and Internal: gRPC gives the latter for a connection that broke
-# in the middle of a message.
-_BROKEN_CONNECTION = (Code.INTERNAL, Code.DEADLINE_EXCEEDED)
+from kvstore.errors import KvError
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -231,14 +227,10 @@ def _text(key: bytes) -> str:
     return str(key, "utf-8", "surrogateescape")
 
 
-def _translate(error: Exception, deadline: asyncio.Timeout | None = None, late: str = "") -> ApiError:
-    if isinstance(error, Compacted):
-        return Expired(str(error), error.compact_revision)
-    if isinstance(error, TimeoutError):
-        return Unreachable(late if deadline is not None and deadline.expired() else str(error))
-    if isinstance(error, Unavailable) or (isinstance(error, KvError) and error.code in _BROKEN_CONNECTION):
-        return Unreachable(str(error))
-    return ApiError(str(error))
+def _translate(error: KvError | TimeoutError, deadline: asyncio.Timeout | None = None, late: str = "") -> ApiError:
+    if isinstance(error, KvError):
+        return from_store(error)
+    return Unreachable(late if deadline is not None and deadline.expired() else str(error))
 
 
 def _encode_continue(revision: int, last_key: bytes) -> str:

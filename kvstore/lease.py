@@ -138,6 +138,9 @@ class Lessor:
             return -1, 0, []
         return int(lease.expires_at - self._now()), lease.ttl, sorted(lease.keys) if keys else []
 
+    def __len__(self) -> int:
+        return len(self._leases)
+
     def ids(self) -> list[int]:
         """All leases, the soonest to expire first."""
         return [lease.id for lease in sorted(self._leases.values(), key=lambda lease: lease.expires_at)]

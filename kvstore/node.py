@@ -340,7 +340,7 @@ class Node:
     def statistics(self) -> NodeStatistics:
         """The numbers of store, hub and lessor now."""
         return NodeStatistics(
-            self._store.statistics(), self._hub.statistics(), len(self._lessor.ids()), self.auth.statistics()
+            self._store.statistics(), self._hub.statistics(), len(self._lessor), self.auth.statistics()
         )
 
 
