@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+
+import msgspec
 
 from kvstore.api import (
     CompactResponse,
@@ -40,6 +43,9 @@ from kvstore.store import DeleteResult, OpResult, PutResult, RangeResult
 from kvstore.version import SERVER_VERSION
 from kvstore.watch import StreamResponse, WatchStream
 
+STREAM_KEYS: Final = 256  # keys of one piece of a streamed range; the event loop is held for as long
+_NO_HEADER: Final = Header(0, 0, 0, 0)
+
 
 class EmbeddedClient:
     """`kvstore.api.Client` on a node of this process. Closing it leaves the node open."""
@@ -60,6 +66,32 @@ class EmbeddedClient:
         self._check_open()
         result = self._node.range(request)
         return RangeResponse(self._header(result.revision), list(map(decode, result.rows)), result.more, result.count)
+
+    async def range_stream(self, request: Range) -> AsyncGenerator[RangeResponse, None]:
+        """A range in key order and in pieces, all of one revision; the last has the header, `more` and `count`.
+
+        Between pieces others have their turn, so a compaction may overtake it: it raises Compacted then.
+        """
+        self._check_open()
+        counted = self._node.range(msgspec.structs.replace(request, count_only=True))
+        if request.count_only:
+            yield RangeResponse(self._header(counted.revision), [], False, counted.count)
+            return
+        revision = request.revision if request.revision > 0 else counted.revision
+        left = request.limit if request.limit > 0 else counted.count
+        page = msgspec.structs.replace(request, revision=revision)
+        while True:
+            page = msgspec.structs.replace(page, limit=min(STREAM_KEYS, left) or 1)
+            rows, more = self._node.page(page)
+            left -= len(rows)
+            kvs = list(map(decode, rows))
+            if not (more and left):
+                yield RangeResponse(self._header(counted.revision), kvs, more, counted.count)
+                return
+            yield RangeResponse(_NO_HEADER, kvs, False, 0)
+            await asyncio.sleep(0)
+            self._check_open()
+            page = msgspec.structs.replace(page, key=kvs[-1].key + b"\x00")
 
     async def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> PutResponse:
         """Write a key."""
