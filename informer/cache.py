@@ -2,6 +2,9 @@
 
 Nothing a reader gets can change what the cache holds: objects are kept as the bytes the store gave, and whoever wants
 one decodes a copy of its own, which costs less than copying a decoded one.
+
+A cache may keep fewer objects than the store sends (a label selector) and less of each (a transform). The selector
+looks at what the store sent, indexers and handlers at what the transform made of it.
 """
 
 from __future__ import annotations
@@ -13,7 +16,10 @@ from typing import Final, TypeAlias
 import msgspec
 import structlog
 
+from informer import fields
 from informer.listwatch import Item, Removed, WatchEvent, is_newer
+from informer.selectors import Selector, SelectorLike
+from informer.transforms import Transform, transform
 
 _log = structlog.get_logger(__name__)
 
@@ -67,6 +73,7 @@ class _Object(msgspec.Struct, gc=False):
 _OBJECT: Final = msgspec.json.Decoder(_Object)
 _LABELS: Final = msgspec.json.Decoder(dict[str, str] | None)
 _OWNERS: Final = msgspec.json.Decoder(list[OwnerRef] | None)
+_ANY: Final = msgspec.json.Decoder()
 _NO_METADATA: Final = Metadata()
 
 
@@ -136,6 +143,28 @@ def by_label(label: str) -> Indexer:
     return value
 
 
+def by_field(path: str) -> Indexer:
+    """An indexer of the values of one field: `by_field("spec.nodeName")`. It decodes every object that changes.
+
+    Strings count as they are, numbers and booleans as JSON writes them; of a list each element. Raises ValueError for a
+    path that is none.
+    """
+    parts = fields.parse(path)
+
+    def values(stored: Stored) -> Sequence[str]:
+        try:
+            raw = _ANY.decode(stored.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return ()
+        found: dict[str, None] = {}
+        for each in fields.values(raw, parts):
+            if isinstance(each, str | int | float):
+                found[each if isinstance(each, str) else msgspec.json.encode(each).decode()] = None
+        return [*found]
+
+    return values
+
+
 DEFAULT_INDEXERS: Final[Mapping[str, Indexer]] = {"namespace": by_namespace, "owner": by_owner}
 
 
@@ -148,7 +177,8 @@ class CacheStatistics(msgspec.Struct, frozen=True):
 
     encoded_bytes: of all objects. revision: up to which the cache is complete. waiting: readers that wait for a newer
     one now; waited, wait_seconds: readers that had to, and for how long in all. indexes: number of values of each
-    index. undecodable: objects seen whose metadata made no sense. index_errors: failures of index functions.
+    index. undecodable: objects seen whose metadata made no sense. index_errors, transform_errors: failures of these
+    functions.
     """
 
     objects: int
@@ -160,6 +190,7 @@ class CacheStatistics(msgspec.Struct, frozen=True):
     indexes: dict[str, int]
     undecodable: int
     index_errors: int
+    transform_errors: int
 
 
 class _Index:
@@ -214,16 +245,33 @@ class _Index:
             self.add(new.key, after)
 
 
+def _is_another(old: Stored, new: Stored) -> bool:
+    """Whether the two are known to be different objects under one key: one was deleted and the other made since."""
+    return old.meta.uid != new.meta.uid and old.meta.uid is not None and new.meta.uid is not None
+
+
 class Cache:
     """Objects by key. A reflector fills it through `replace` and `apply`; anyone reads it.
 
-    Indexers are functions from an object to the values it is found under; they must depend on the object alone.
+    indexers: functions from an object to the values it is found under; they must depend on the object alone.
+    selector: only objects with such labels are kept. One that begins to match is an add, one that ceases to a delete.
+    transform: what is kept of an object. If it fails, that is logged and counted, and the whole object is kept.
 
     Invariants (`_check`): every index holds exactly the keys of the objects whose function gives that value, and no
     value without keys; the revision never goes back.
     """
 
-    def __init__(self, indexers: Mapping[str, Indexer] = DEFAULT_INDEXERS) -> None:
+    def __init__(
+        self,
+        indexers: Mapping[str, Indexer] = DEFAULT_INDEXERS,
+        *,
+        selector: SelectorLike = None,
+        transform: Transform | None = None,
+    ) -> None:
+        wanted = None if selector is None else Selector.of(selector)
+        self._selector = None if wanted is None or wanted.empty else wanted
+        self._transform = transform
+        self._transform_errors = 0
         self._items: dict[str, Stored] = {}
         self._indexes: dict[str, _Index] = {name: _Index(name, function) for name, function in indexers.items()}
         self._revision = ""
@@ -246,9 +294,38 @@ class Cache:
         """The object, or None. O(1)."""
         return self._items.get(key)
 
-    def list(self) -> Sequence[Stored]:
-        """All objects, as they are now, in the order in which their keys came."""
-        return [*self._items.values()]
+    def list(
+        self,
+        namespace: str | None = None,
+        *,
+        selector: SelectorLike = None,
+        index: tuple[str, str] | None = None,
+        where: Callable[[Stored], bool] | None = None,
+    ) -> Sequence[Stored]:
+        """The objects that meet every condition given, as they are now: all of them if none is.
+
+        selector: of labels. index: (name, value). where: any function of the object. O(objects that the index or the
+        namespace has), else O(objects). Raises KeyError if there is no such index, Invalid for a malformed selector.
+        """
+        if index is not None:
+            found = self.by_index(*index)
+            if namespace is not None:
+                found = [stored for stored in found if stored.namespace == namespace]
+        elif namespace is not None:
+            found = self._of_namespace(namespace)
+        else:
+            found = [*self._items.values()]
+        if selector is not None:
+            wanted = Selector.of(selector)
+            if not wanted.empty:
+                found = [stored for stored in found if wanted.matches(stored.meta.labels)]
+        return found if where is None else [stored for stored in found if where(stored)]
+
+    def _of_namespace(self, namespace: str) -> Sequence[Stored]:
+        index = self._indexes.get("namespace")
+        if index is not None and index.function is by_namespace:
+            return self.by_index("namespace", namespace)
+        return [stored for stored in self._items.values() if stored.namespace == namespace]
 
     def by_index(self, name: str, value: str) -> Sequence[Stored]:
         """The objects found under `value`; O(their number). Raises KeyError if there is no index of that name."""
@@ -312,6 +389,7 @@ class Cache:
             indexes={name: len(index.keys) for name, index in self._indexes.items()},
             undecodable=self._undecodable,
             index_errors=sum(index.errors for index in self._indexes.values()),
+            transform_errors=self._transform_errors,
         )
 
     # ---- filling
@@ -319,7 +397,6 @@ class Cache:
     def apply(self, events: Iterable[WatchEvent]) -> Sequence[Change]:
         """Take events of a watch, and tell what they changed. What is not newer than what is held changes nothing."""
         items = self._items
-        indexes = self._indexes.values()
         changes: list[Change] = []
         revision = self._revision
         for event in events:
@@ -329,16 +406,14 @@ class Cache:
                 if old is not None and not is_newer(event.revision, old.revision):
                     continue
                 new = self._stored(event)
-                items[key] = new
-                if old is None:
-                    self._encoded_bytes += len(new.data)
-                    for index in indexes:
-                        index.add(key, index.values(new))
-                else:
-                    self._encoded_bytes += len(new.data) - len(old.data)
-                    for index in indexes:
-                        index.update(old, new)
-                changes.append(Change(old, new))
+                if old is not None and (new is None or _is_another(old, new)):
+                    self._remove(old)
+                    # That another object has its name tells of a delete that was not seen itself.
+                    changes.append(Change(old, None, final_state_known=new is None))
+                    old = None
+                if new is not None:
+                    self._put(old, new)
+                    changes.append(Change(old, new))
             elif type(event) is Removed:
                 old = items.get(event.key)
                 if old is not None and is_newer(event.revision, old.revision):
@@ -354,31 +429,24 @@ class Cache:
         Deletes come first and bear the last state seen. An object that was deleted and made anew meanwhile (its uid
         says so) is a delete and an add. Readers see all of it or, until it returns, nothing of it.
         """
-        listed = {item.key: item for item in items}
+        listed: dict[str, Stored] = {}
+        for item in items:
+            known = self._items.get(item.key)
+            stored = known if known is not None and known.revision == item.revision else self._stored(item)
+            if stored is not None:
+                listed[item.key] = stored
         deletes: list[Change] = []
         changes: list[Change] = []
         for old in [*self._items.values()]:
-            if old.key not in listed:
+            new = listed.get(old.key)
+            if new is None or _is_another(old, new):
                 self._remove(old)
                 deletes.append(Change(old, None, final_state_known=False))
-        indexes = self._indexes.values()
-        for item in listed.values():
-            known = self._items.get(item.key)
-            if known is not None and known.revision == item.revision:
-                continue
-            new = self._stored(item)
-            if known is not None and known.meta.uid != new.meta.uid:
-                self._remove(known)
-                deletes.append(Change(known, None, final_state_known=False))
-                known = None
-            self._items[item.key] = new
-            self._encoded_bytes += len(new.data) - (len(known.data) if known else 0)
-            for index in indexes:
-                if known is None:
-                    index.add(item.key, index.values(new))
-                else:
-                    index.update(known, new)
-            changes.append(Change(known, new))
+        for key, new in listed.items():
+            known = self._items.get(key)
+            if known is not new:
+                self._put(known, new)
+                changes.append(Change(known, new))
         self._move_to(revision)
         return deletes + changes
 
@@ -391,13 +459,39 @@ class Cache:
                     InformerStopped(f"the cache stays at revision {self._revision or 'none'}, {revision} was asked for")
                 )
 
-    def _stored(self, item: Item) -> Stored:
+    def _stored(self, item: Item) -> Stored | None:
+        """What is kept of an item; None if the selector does not want it."""
+        data = item.data
+        meta = self._metadata(data)
+        if self._selector is not None and not self._selector.matches(meta.labels):
+            return None
+        if self._transform is not None:
+            try:
+                data = transform(data, self._transform)
+            except Exception:  # noqa: BLE001 (a user's function; whatever it raises is logged and counted)
+                self._transform_errors += 1
+                _log.exception("a transform failed; the object is kept as it is stored", key=item.key)
+            else:
+                meta = self._metadata(data)  # a view of what is kept; the other one would keep the rest alive
+        return Stored(item.key, data, item.revision, meta)
+
+    def _metadata(self, data: bytes) -> Metadata:
         try:
-            meta = _OBJECT.decode(item.data).metadata or _NO_METADATA
+            return _OBJECT.decode(data).metadata or _NO_METADATA
         except (msgspec.MsgspecError, UnicodeDecodeError):
             self._undecodable += 1
-            meta = _NO_METADATA
-        return Stored(item.key, item.data, item.revision, meta)
+            return _NO_METADATA
+
+    def _put(self, old: Stored | None, new: Stored) -> None:
+        self._items[new.key] = new
+        if old is None:
+            self._encoded_bytes += len(new.data)
+            for index in self._indexes.values():
+                index.add(new.key, index.values(new))
+        else:
+            self._encoded_bytes += len(new.data) - len(old.data)
+            for index in self._indexes.values():
+                index.update(old, new)
 
     def _remove(self, old: Stored) -> None:
         del self._items[old.key]

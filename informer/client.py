@@ -22,6 +22,7 @@ from informer.errors import AlreadyExists, Conflict, Invalid, NotFound, from_sto
 from informer.metadata import FOREGROUND, ORPHAN, check_metadata, controller_reference
 from informer.resources import Resource
 from informer.selectors import Selector, SelectorLike
+from informer.transforms import TRANSFORMED
 from kvstore import errors as kv
 from kvstore.api import (
     Client,
@@ -338,7 +339,11 @@ class ObjectClient:
             raise from_store(error) from error
         if found is None:
             raise NotFound(f'{cls.TYPE.qualified} "{name}" not found')
+        self._saw(found.key, found.mod_revision)
         return found
+
+    def _saw(self, key: bytes, revision: int) -> None:
+        """The client knows now that an object has come to this revision: by a write of its own, or by what it read."""
 
     async def _current(self, cls: type[Resource], metadata: Raw) -> KeyValue:
         """What is stored of the object, if it is the version that the caller has."""
@@ -365,6 +370,10 @@ class ObjectClient:
             found = answer.responses[0]
             assert isinstance(found, RangeResponse)
             present = found.kvs[0] if found.kvs else None
+        if answer.succeeded:
+            self._saw(key, answer.header.revision)
+        elif present is not None:
+            self._saw(key, present.mod_revision)
         return answer.succeeded, str(answer.header.revision), present
 
     # ---- the rules --------------------------------------------------------------------------------------------------
@@ -446,7 +455,12 @@ class ObjectClient:
 
 
 def _own(obj: Resource, *fields: str) -> Raw:
-    """A copy of the object's JSON, or of some fields. Decoding is cheaper than copying, and finds what is not JSON."""
+    """A copy of the object's JSON, or of some fields. Decoding is cheaper than copying, and finds what is not JSON.
+
+    Raises `Invalid` if what would be written is not what was stored but what a cache's transform left of it.
+    """
+    if TRANSFORMED in obj.raw:
+        _check_whole(obj, fields)
     try:
         data = patches.encode({field: obj.raw.get(field) for field in fields} if fields else obj.raw)
         raw = cast(Raw, _decode(data))
@@ -463,6 +477,18 @@ def _own(obj: Resource, *fields: str) -> Raw:
     elif metadata.get("namespace"):
         raise Invalid("metadata.namespace", f"{kind.qualified} have none, got {show(metadata['namespace'])}")
     return raw
+
+
+def _check_whole(obj: Resource, fields: tuple[str, ...]) -> None:
+    # The metadata of a status only says which object is meant, unless the kind has annotations written with it.
+    written = {field for field in fields if field != "metadata" or obj.STATUS_WRITES_ANNOTATIONS}
+    lost = [field for field in obj.raw[TRANSFORMED] if not fields or field in written]
+    if lost:
+        raise Invalid(
+            "",
+            f"this {obj.TYPE.kind} is from a cache whose transform changed its {', '.join(lost)}, which would be lost: "
+            "read it from the store before writing it, or patch it",
+        )
 
 
 def _admit(cls: type[R], raw: Raw) -> R:

@@ -18,11 +18,14 @@ from informer.cache import (
     InformerStopped,
     OwnerRef,
     Stored,
+    by_field,
     by_label,
     by_namespace,
     by_owner,
 )
+from informer.errors import Invalid
 from informer.listwatch import Bookmark, Item, Removed, WatchEvent
+from informer.transforms import TRANSFORMED, drop_fields, drop_managed_fields
 
 
 def encoded(uid: str = "u1", **metadata: Any) -> bytes:
@@ -228,6 +231,136 @@ async def test_wait_for_a_revision() -> None:
     with pytest.raises(InformerStopped, match=r"13.*20"):
         await cache.wait_for("20")
     await cache.wait_for("13")
+
+
+def test_an_event_that_shows_another_object_under_the_key_is_a_delete_and_an_add() -> None:
+    cache = Cache({"app": by_label("app")})
+    cache.apply([item("a", 1, uid="first", labels={"app": "web"})])
+    first = cache.get("a")
+    changes = cache.apply([item("a", 5, uid="second")])
+    assert list(changes) == [Change(first, None, final_state_known=False), Change(None, cache.get("a"))]
+    assert cache.index_values("app") == []
+    (change,) = cache.apply([Item("a", b"broken", "6")])  # it cannot be known which object this is
+    assert change.old is not None
+    cache._check()
+
+
+def test_list_by_namespace_selector_index_and_function() -> None:
+    cache = Cache({"node": by_field("spec.nodeName"), "namespace": by_namespace})
+    pods = [("a/x", "web", "n1"), ("a/y", "db", "n2"), ("b/x", "web", "n2"), ("b/z", "web", None)]
+    for revision, (key, app, node) in enumerate(pods, 1):
+        pod = {"metadata": {"labels": {"app": app}}, "spec": {"nodeName": node} if node else {}}
+        cache.apply([Item(key, json.dumps(pod).encode(), str(revision))])
+    assert keys(cache.list()) == ["a/x", "a/y", "b/x", "b/z"]
+    assert keys(cache.list("a")) == ["a/x", "a/y"]
+    assert keys(cache.list("c")) == []
+    assert keys(cache.list(selector="app in (web), app!=db")) == ["a/x", "b/x", "b/z"]
+    assert keys(cache.list("b", selector={"matchLabels": {"app": "web"}})) == ["b/x", "b/z"]
+    assert keys(cache.list(index=("node", "n2"))) == ["a/y", "b/x"]
+    assert keys(cache.list("b", index=("node", "n2"), selector="app=web")) == ["b/x"]
+    assert keys(cache.list(where=lambda stored: stored.name == "x")) == ["a/x", "b/x"]
+    with pytest.raises(KeyError, match="other"):
+        cache.list(index=("other", "n2"))
+    with pytest.raises(Invalid, match="position"):
+        cache.list(selector="app in web")
+    without_index = Cache({"namespace": by_label("namespace")})  # the name is taken by something else
+    without_index.apply([item("a/x", 1), item("b/x", 2)])
+    assert keys(without_index.list("b")) == ["b/x"]
+
+
+def test_an_index_of_a_field() -> None:
+    cache = Cache({"port": by_field("spec.containers.ports.containerPort"), "note": by_field("metadata.notes[a.b/c]")})
+    pod = {
+        "metadata": {"notes": {"a.b/c": True}},
+        "spec": {"containers": [{"ports": [{"containerPort": 80}, {"containerPort": 80}, {}]}, {"ports": 3}, {}]},
+    }
+    cache.apply([Item("a/x", json.dumps(pod).encode(), "1"), Item("a/y", b"{", "2"), item("a/z", 3)])
+    assert keys(cache.by_index("port", "80")) == ["a/x"]
+    assert keys(cache.by_index("note", "true")) == ["a/x"]
+    assert cache.statistics().index_errors == 0
+    cache._check()
+    for path in ("", ".", "a..b", "a[", "a[]", "a.[b]"):
+        with pytest.raises(ValueError, match="path"):
+            by_field(path)
+
+
+def test_a_selector_makes_of_a_change_of_labels_an_add_or_a_delete() -> None:
+    cache = Cache(selector="app=web")
+    changes = cache.replace(
+        [item("a", 1, labels={"app": "web"}), item("b", 2, labels={"app": "db"}), item("c", 3)], "5"
+    )
+    assert [(change.key, change.old) for change in changes] == [("a", None)]
+    begins = cache.apply([item("b", 6, labels={"app": "web"})])
+    assert [(change.old, change.new) for change in begins] == [(None, cache.get("b"))]
+    before = cache.get("a")
+    assert cache.apply([item("a", 7, labels={"app": "db"})]) == [Change(before, None)]
+    assert cache.apply([item("a", 8, labels={"app": "db"}), item("d", 9), Removed("a", "10")]) == []
+    assert cache.revision == "10"
+    known = cache.get("b")
+    changes = cache.replace([item("b", 11, labels={}), item("e", 12, labels={"app": "web"})], "12")
+    assert list(changes) == [Change(known, None, final_state_known=False), Change(None, cache.get("e"))]
+    assert keys(cache.list()) == ["e"]
+    cache._check()
+    assert keys(Cache(selector="").list()) == []
+    everything = Cache(selector="")
+    everything.apply([item("a", 1)])
+    assert keys(everything.list()) == ["a"]
+
+
+def test_a_transform_comes_before_indexes_and_handlers_and_after_the_selector() -> None:
+    drop = drop_fields("metadata.labels", "spec.deep.a")
+    cache = Cache({"app": by_label("app")}, selector="app=web", transform=drop)
+    (change,) = cache.apply([item("a", 1, labels={"app": "web"}), item("b", 2, labels={"app": "db"})][:1])
+    stored = cache.get("a")
+    assert change.new is stored
+    assert stored is not None
+    assert json.loads(stored.data) == {
+        "kind": "Pod",
+        "metadata": {"uid": "u1"},
+        "spec": {"deep": [{}]},
+        TRANSFORMED: ["metadata", "spec"],
+    }
+    assert stored.meta.labels == {}
+    assert cache.index_values("app") == []
+    assert cache.statistics().encoded_bytes == len(stored.data)
+    again = drop(json.loads(stored.data))
+    assert again == json.loads(stored.data)
+    cache._check()
+
+
+def test_a_transform_that_changes_nothing_leaves_the_bytes_as_they_are() -> None:
+    cache = Cache(transform=drop_managed_fields)
+    data = b'{"metadata": {"uid": "u1"}, "kind": "Pod"}'
+    cache.apply([Item("a", data, "1"), item("b", 2, managedFields=[{"manager": "x"}])])
+    stored = cache.get("a")
+    assert stored is not None
+    assert stored.data is data
+    other = cache.get("b")
+    assert other is not None
+    assert b"managedFields" not in other.data
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        lambda raw: None,
+        lambda raw: raw["missing"],
+        lambda raw: raw["metadata"].pop("uid") and raw,
+        lambda raw: {**raw, "spec": object()},
+    ],
+)
+def test_a_transform_that_fails_is_reported_and_the_object_kept_whole(
+    result: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = Cache(transform=result)
+    cache.apply([item("a/x", 1)])
+    stored = cache.get("a/x")
+    assert stored is not None
+    assert stored.data == encoded()
+    assert stored.meta.uid == "u1"
+    assert cache.statistics().transform_errors == 1
+    assert "a transform failed" in capsys.readouterr().out
+    cache._check()
 
 
 @pytest.mark.parametrize("padding", [0, 300, 2000])

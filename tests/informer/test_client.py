@@ -27,6 +27,7 @@ from informer import (
     Unreachable,
 )
 from informer.client import LAST_APPLIED
+from informer.transforms import drop_fields, transform
 from kvstore.api import Client, Range
 from kvstore.client import EmbeddedClient, RemoteClient
 from kvstore.node import Node, NodeOptions
@@ -423,6 +424,31 @@ async def test_update_status_writes_the_status_alone(objects: ObjectClient) -> N
     written.raw["status"] = {"ready": "x"}
     with pytest.raises(Invalid, match=r'^status.ready: expected int, got "x"$'):
         await objects.update_status(written)
+
+
+async def test_what_a_transform_left_of_an_object_is_not_written_in_its_place(objects: ObjectClient) -> None:
+    made = await objects.create(site(annotations={"big": "x" * 100}))
+
+    def seen(obj: Resource, *dropped: str) -> Any:
+        return type(obj).decode(transform(obj.encode(), drop_fields(*dropped)), obj.metadata.resource_version or "")
+
+    partial = seen(made, "metadata.annotations")
+    assert partial.metadata.annotations == {}
+    for write in (objects.update, objects.replace, objects.apply, objects.create):
+        with pytest.raises(Invalid, match=r"transform changed its metadata.* patch it"):
+            await write(partial)
+    partial.status.ready = 1
+    assert (await objects.update_status(partial)).metadata.annotations == {"big": "x" * 100}
+    patched = await objects.patch(Website, "a", {"spec": {"image": "other"}})
+    assert patched.metadata.annotations == {"big": "x" * 100}
+    with pytest.raises(Invalid, match="status"):
+        await objects.update_status(seen(patched, "status"))
+    machine = await objects.create(Machine(name="m", annotations={"a": "b"}))
+    with pytest.raises(Invalid, match="metadata"):
+        await objects.update_status(seen(machine, "metadata.annotations"))
+    untouched = seen(machine, "metadata.managedFields")
+    untouched.raw["spec"]["size"] = 2
+    assert (await objects.update(untouched)).raw["spec"]["size"] == 2
 
 
 async def test_some_kinds_carry_annotations_with_the_status(objects: ObjectClient) -> None:
