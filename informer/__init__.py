@@ -25,14 +25,38 @@ from informer.errors import (
     Expired,
     Invalid,
     NotFound,
+    Silent,
     StoreFull,
+    TooManyRequests,
     UnknownKind,
     Unreachable,
+    Unsupported,
 )
-from informer.listwatch import Batch, Bookmark, Item, ListPage, ListWatch, Removed, StoreListWatch, WatchEvent, is_newer
+from informer.listwatch import (
+    Batch,
+    Bookmark,
+    Item,
+    KnowsHead,
+    ListPage,
+    ListWatch,
+    Removed,
+    StoreListWatch,
+    StreamingListWatch,
+    WatchEvent,
+    is_newer,
+)
 from informer.metadata import controller_reference
 from informer.objects import Key, Model, schema_of
-from informer.reflector import TRANSITIONS, Backoff, Reflector, ReflectorStatistics, State, Transition, state_diagram
+from informer.reflector import (
+    TRANSITIONS,
+    Backoff,
+    Reason,
+    Reflector,
+    ReflectorStatistics,
+    State,
+    Transition,
+    state_diagram,
+)
 from informer.resources import SCHEME, ObjectMeta, OwnerReference, Resource, ResourceType, Scheme
 from informer.schema import validate_schema
 from informer.selectors import Selector
@@ -63,6 +87,7 @@ __all__ = [
     "Invalid",
     "Item",
     "Key",
+    "KnowsHead",
     "ListPage",
     "ListWatch",
     "Metadata",
@@ -74,6 +99,7 @@ __all__ = [
     "OwnerRef",
     "OwnerReference",
     "Propagation",
+    "Reason",
     "Reflector",
     "ReflectorStatistics",
     "Registration",
@@ -83,13 +109,17 @@ __all__ = [
     "Scheme",
     "Selector",
     "SharedInformer",
+    "Silent",
     "State",
     "StoreFull",
     "StoreListWatch",
     "Stored",
+    "StreamingListWatch",
+    "TooManyRequests",
     "Transition",
     "UnknownKind",
     "Unreachable",
+    "Unsupported",
     "WatchEvent",
     "by_label",
     "by_namespace",

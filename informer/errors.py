@@ -73,6 +73,25 @@ class Unreachable(ApiError):
     retriable = True
 
 
+class Silent(Unreachable):
+    """The store did not answer in time: the connection may be dead without a sign of it."""
+
+    reason = "Timeout"
+
+
+class TooManyRequests(ApiError):
+    """The store has more to do than it takes on: ask again later. Nothing was done."""
+
+    reason = "TooManyRequests"
+    retriable = True
+
+
+class Unsupported(ApiError):
+    """The store cannot do this at all; there is another way to what was wanted."""
+
+    reason = "MethodNotAllowed"
+
+
 class StoreFull(ApiError):
     """The store takes no more data until something is deleted, compacted or its quota raised."""
 
@@ -85,6 +104,10 @@ def from_store(error: kv.KvError) -> ApiError:
         return Unreachable(error.message)
     if isinstance(error, kv.Compacted):
         return Expired("the revision is compacted away, list again", error.compact_revision)
+    if isinstance(error, kv.TooManyRequests):
+        return TooManyRequests(error.message)
+    if error.code is kv.Code.UNIMPLEMENTED:
+        return Unsupported(error.message)
     if isinstance(error, kv.NoSpace):
         return StoreFull(f"the store takes no more data: {error.message}")
     # gRPC refuses a message before etcd sees it.

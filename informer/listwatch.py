@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 import msgspec
 
-from informer.errors import ApiError, Unreachable, from_store
+from informer.errors import ApiError, Expired, Silent, Unreachable, Unsupported, from_store
 from kvstore import api
-from kvstore.errors import KvError
+from kvstore.errors import FutureRevision, KvError
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -36,13 +36,18 @@ class Removed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Bookmark(msgspec.Struct, frozen=True, gc=False):
-    """Every event up to `revision` was delivered; there may have been none."""
+    """Every event up to `revision` was delivered; there may have been none.
+
+    initial_end: everything there is at `revision` was delivered, on a watch that began with it.
+    """
 
     revision: str
+    initial_end: bool = False
 
 
 WatchEvent: TypeAlias = Item | Removed | Bookmark
 Batch: TypeAlias = list[WatchEvent]
+Items: TypeAlias = list[Item]
 
 
 class ListPage(msgspec.Struct, frozen=True, gc=False):
@@ -71,6 +76,29 @@ class ListWatch(Protocol):
         """
 
 
+@runtime_checkable
+class StreamingListWatch(ListWatch, Protocol):
+    """A `ListWatch` that can also send what there is and what comes after on one stream, as Kubernetes' WatchList."""
+
+    def watch_list(self, revision: str) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
+        """Batches of Items, each object once, as they all are at one revision; then a `Bookmark` of that revision with
+        `initial_end`; from there on what `watch` gives after it.
+
+        `revision` is the oldest that will do; "" = the present one. Entering raises `Unsupported` when the store
+        cannot do it. `Expired` before the end of the initial state means that a compaction overtook it. Cancelling a
+        pending batch before that end ends the stream; it never makes it look whole.
+        """
+
+
+@runtime_checkable
+class KnowsHead(Protocol):
+    """A `ListWatch` that knows how far its store has got."""
+
+    @property
+    def head(self) -> str:
+        """The newest revision that any answer of the store has shown; "" before the first."""
+
+
 class Prefixed(Protocol):
     """What a resource type tells about where its objects live."""
 
@@ -92,6 +120,11 @@ class StoreListWatch:
         revision young, so that a quiet prefix can resume after a compaction, as kube-apiserver's bookmarks do.
     answer_within: seconds within which a watch has to be opened, or progress told; a dead connection often gives no
         other sign. list_within: the same for a page of a list, which may be all there is.
+
+    `watch_list` works where the client gives a range in pieces: the embedded store, ours over gRPC, an etcd since 3.7.
+
+    Whatever answers, it has to be the store that was listed: a watch that is answered by a member that is behind what
+    was seen raises `Unreachable`, one that is answered by another cluster `Expired`.
     """
 
     def __init__(
@@ -117,6 +150,14 @@ class StoreListWatch:
         self._quiet_after = quiet_after
         self._answer_within = answer_within
         self._list_within = list_within
+        self._streams = isinstance(client, _RangeStreamer)
+        self._cluster: int | None = None
+        self._head = 0
+
+    @property
+    def head(self) -> str:
+        """The newest revision that any answer of the store has shown."""
+        return str(self._head) if self._head else ""
 
     async def list(self, *, limit: int, continue_: str = "") -> ListPage:
         """A page in key order, read at the revision of the first page."""
@@ -128,19 +169,40 @@ class StoreListWatch:
                 response = await self._client.range(request)
         except (KvError, TimeoutError) as error:
             raise _translate(error, deadline, f"no answer to a list within {self._list_within} s") from error
-        if response.header is None:
-            raise ApiError("the store answered a list without its revision")
+        if not at:
+            self._cluster = None  # a list begins anew, with whatever store it finds
+        self._heard(response.header)
         # A later answer bears the store's revision of now; what it shows is that of the first page.
         at = at or response.header.revision
         kvs = response.kvs
-        base = self._base
-        items = [Item(_text(kv.key[base:]), kv.value, str(kv.mod_revision)) for kv in kvs]
         more = _encode_continue(at, kvs[-1].key) if response.more and kvs else ""
-        return ListPage(items, str(at), more)
+        return ListPage(self._items(kvs), str(at), more)
 
     def watch(self, revision: str) -> _StoreWatch:
         """Events after `revision`; raises `Unreachable` too when the store falls silent."""
         return _StoreWatch(self, int(revision) + 1)
+
+    def watch_list(self, revision: str = "") -> _StoreWatchList:
+        """Everything at the store's present revision in pieces, then what comes after it.
+
+        The watch is opened before the first piece is read, so that what happens meanwhile is not lost however long
+        that takes. Raises `Unsupported` when client or server cannot stream; the store is asked once.
+        """
+        return _StoreWatchList(self, int(revision or 0))
+
+    def _items(self, kvs: Sequence[api.KeyValue]) -> Items:
+        base = self._base
+        return [Item(_text(kv.key[base:]), kv.value, str(kv.mod_revision)) for kv in kvs]
+
+    def _heard(self, header: api.Header) -> None:
+        """Note how far the store has got. Raises `Expired` if this is not the store that was listed."""
+        if header.cluster_id != self._cluster:
+            if self._cluster is not None:
+                # Its revisions count another history: going on with them would leave out and invent events.
+                raise Expired(f"another cluster answers: {header.cluster_id:x}, the list was of {self._cluster:x}")
+            self._cluster = header.cluster_id
+        if header.revision > self._head:
+            self._head = header.revision
 
 
 class _StoreWatch:
@@ -161,6 +223,7 @@ class _StoreWatch:
         except (KvError, TimeoutError) as error:
             raise _translate(error, deadline, f"no answer to a watch within {limit} s") from error
         seen, head = self._start - 1, self._watch.created_revision
+        source._head = max(source._head, head)
         if seen > head:
             # Such a watch would be silent until the store gets to where it was, and then go on from another history.
             behind = Unreachable(f"the store is at revision {head}, {seen} was already seen")
@@ -172,7 +235,8 @@ class _StoreWatch:
         # that revision tells at once, so that a watch which was entered is one that goes on.
         try:
             async with asyncio.timeout(limit) as deadline:
-                await source._client.get(source._key, revision=self._start)
+                read = await source._client.range(api.Range(key=source._key, revision=self._start))
+            source._heard(read.header)
         except BaseException as error:
             await self._watch.__aexit__(type(error), error, error.__traceback__)
             if isinstance(error, KvError | TimeoutError):
@@ -208,6 +272,7 @@ class _StoreWatch:
             raise _translate(error, deadline, f"nothing heard on a watch for {silence} s") from error
 
     def _batch(self, response: api.WatchResponse) -> Batch:
+        self._source._heard(response.header)
         if not response.events:
             return [Bookmark(str(response.header.revision))]
         base = self._source._base
@@ -222,15 +287,92 @@ class _StoreWatch:
         return batch
 
 
+class _StoreWatchList:
+    """A watch of a `StoreListWatch` that begins with what there is."""
+
+    def __init__(self, source: StoreListWatch, not_before: int) -> None:
+        self._source = source
+        self._not_before = not_before
+        self._pieces: AsyncGenerator[api.RangeResponse, None] | None = None
+        self._whole = False
+
+    async def __aenter__(self) -> Self:
+        source = self._source
+        client = source._client
+        if not (source._streams and isinstance(client, _RangeStreamer)):
+            raise Unsupported("the store cannot send a list as a stream")
+        late = f"no answer to a list within {source._answer_within} s"
+        try:
+            async with asyncio.timeout(source._answer_within) as deadline:
+                # The newest revision, read by quorum, and whether the server streams at all, in one question.
+                counting = client.range_stream(api.Range(source._key, source._end, count_only=True))
+                async with aclosing(counting):
+                    header = (await anext(counting)).header
+        except (KvError, TimeoutError) as error:
+            known = _translate(error, deadline, late)
+            if isinstance(known, Unsupported):
+                source._streams = False
+            raise known from error
+        self._revision = header.revision
+        if self._revision < self._not_before:
+            raise Unreachable(f"the store is at revision {self._revision}, {self._not_before} was already seen")
+        source._cluster = None
+        source._heard(header)
+        self._watch = await _StoreWatch(source, self._revision + 1).__aenter__()
+        self._pieces = client.range_stream(api.Range(source._key, source._end, revision=self._revision))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pieces, self._pieces = self._pieces, None
+        try:
+            if pieces is not None:
+                await pieces.aclose()
+        finally:
+            await self._watch.__aexit__(kind, error, trace)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        pieces, source = self._pieces, self._source
+        if pieces is None:
+            return await self._watch.__anext__()
+        if self._whole:
+            self._pieces = None
+            await pieces.aclose()
+            return [Bookmark(str(self._revision), initial_end=True)]
+        try:
+            async with asyncio.timeout(source._list_within) as deadline:
+                piece = await anext(pieces)
+        except StopAsyncIteration:
+            raise Unreachable("the list ended before it was whole") from None
+        except (KvError, TimeoutError) as error:
+            raise _translate(error, deadline, f"no more of a list within {source._list_within} s") from error
+        # Only the last piece has a header.
+        if piece.header.revision:
+            source._heard(piece.header)
+            self._whole = True
+        return [*source._items(piece.kvs)]
+
+
+@runtime_checkable
+class _RangeStreamer(Protocol):
+    def range_stream(self, request: api.Range) -> AsyncGenerator[api.RangeResponse, None]: ...
+
+
 def _text(key: bytes) -> str:
     # A stray key that is not UTF-8 is still told apart from every other, and can be turned back.
     return str(key, "utf-8", "surrogateescape")
 
 
 def _translate(error: KvError | TimeoutError, deadline: asyncio.Timeout | None = None, late: str = "") -> ApiError:
+    if isinstance(error, FutureRevision):
+        return Unreachable("the store is behind a revision that was already seen")
     if isinstance(error, KvError):
         return from_store(error)
-    return Unreachable(late if deadline is not None and deadline.expired() else str(error))
+    return Silent(late) if deadline is not None and deadline.expired() else Unreachable(str(error))
 
 
 def _encode_continue(revision: int, last_key: bytes) -> str:

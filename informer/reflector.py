@@ -1,9 +1,9 @@
 """The list-watch state machine, and the task that drives it.
 
-A reflector keeps a sink (a cache) equal to a store: it lists once, then watches from the revision of the list on. A
-lost connection resumes the watch after the last revision seen; only when the store no longer has the history after
-that revision is there a new list. `Core` is the machine: it is given what happened and when, and answers what to do
-next; it does no I/O. `Reflector` does the I/O.
+A reflector keeps a sink (a cache) equal to a store: it lists once, then watches from the revision of the list on;
+where the store can send both on one stream, it takes that. A lost connection resumes the watch after the last revision
+seen; only when the store no longer has the history after that revision is there a new list. `Core` is the machine: it
+is given what happened and when, and answers what to do next; it does no I/O. `Reflector` does the I/O.
 """
 
 from __future__ import annotations
@@ -11,15 +11,30 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import msgspec
+import structlog
 
-from informer.errors import ApiError, Expired, Unreachable
-from informer.listwatch import Bookmark, Item, ListWatch, WatchEvent, is_newer
+from informer.errors import ApiError, Expired, Silent, TooManyRequests, Unreachable, Unsupported
+from informer.listwatch import (
+    Batch,
+    Bookmark,
+    Item,
+    KnowsHead,
+    ListWatch,
+    StreamingListWatch,
+    WatchEvent,
+    is_newer,
+)
+
+_log = structlog.get_logger(__name__)
 
 PAGE_SIZE = 500  # client-go's pager
+# Seconds; client-go ends every watch after 5 to 10 minutes, so that a dead one is not waited on for ever.
+SILENCE = 300.0
 HEALTHY_AFTER = 1.0  # seconds; client-go: a watch that ends sooner and without an event is a failure
 # A batch is handled without giving way to other tasks; a long backlog of them must not be.
 EVENTS_BETWEEN_YIELDS = 512
@@ -35,11 +50,34 @@ class State(enum.Enum):
     STOPPED = "stopped"
 
 
+class Reason(enum.Enum):
+    """Why a reflector went from one state to another, or has to try again. Closed: fit for the label of a metric."""
+
+    LISTED = "listed"  # everything there is has come
+    OPENED = "opened"  # the watch goes on
+    ENDED = "ended"  # the store ended the watch in good order
+    UNREACHABLE = "unreachable"  # the connection broke, or the store is behind what was seen
+    SILENT = "silent"  # nothing was heard in time
+    OVERLOADED = "overloaded"  # the store asks to be spared for a while
+    EXPIRED = "expired"  # the history is compacted
+    REFUSED = "refused"  # the store says no
+    UNSUPPORTED = "unsupported"  # the store cannot stream a list
+    STALE = "stale"  # the list was older than what was seen
+    STOPPED = "stopped"  # by its owner
+
+
 # ---- inputs ---------------------------------------------------------------------------------------------------------
 
 
 class Listed(msgspec.Struct, frozen=True):
     """The whole list has come."""
+
+    items: list[Item]
+    revision: str
+
+
+class Streamed(msgspec.Struct, frozen=True):
+    """The whole initial state has come on a watch, which goes on."""
 
     items: list[Item]
     revision: str
@@ -74,7 +112,7 @@ class Gone(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The store does not accept the watch, and says why."""
+    """The store does not accept the watch, with or without the initial state, and says why."""
 
     error: ApiError
 
@@ -83,7 +121,7 @@ class Stop(msgspec.Struct, frozen=True):
     """The reflector's owner ends it."""
 
 
-Input: TypeAlias = Listed | ListFailed | Opened | Events | Disconnected | Gone | Refused | Stop
+Input: TypeAlias = Listed | Streamed | ListFailed | Opened | Events | Disconnected | Gone | Refused | Stop
 
 
 # ---- actions --------------------------------------------------------------------------------------------------------
@@ -99,6 +137,12 @@ class List(msgspec.Struct, frozen=True):
     """List everything, in pages of `limit` items; 0 = in one answer, which cannot expire halfway."""
 
     limit: int
+
+
+class WatchList(msgspec.Struct, frozen=True):
+    """Open a watch that begins with everything there is, at `revision` ("" = any) or later."""
+
+    revision: str
 
 
 class Watch(msgspec.Struct, frozen=True):
@@ -120,13 +164,15 @@ class Apply(msgspec.Struct, frozen=True):
     events: Sequence[WatchEvent]
 
 
-Action: TypeAlias = Sleep | List | Watch | Replace | Apply
+Action: TypeAlias = Sleep | List | WatchList | Watch | Replace | Apply
 
 
 TRANSITIONS: dict[tuple[State, type[Input]], State] = {
     (State.LISTING, Listed): State.WATCHING,
+    (State.LISTING, Streamed): State.WATCHING,
     (State.LISTING, ListFailed): State.LISTING,
     (State.LISTING, Gone): State.LISTING,
+    (State.LISTING, Refused): State.LISTING,
     (State.WATCHING, Opened): State.WATCHING,
     (State.WATCHING, Events): State.WATCHING,
     (State.WATCHING, Disconnected): State.RESUMING,
@@ -137,8 +183,10 @@ TRANSITIONS: dict[tuple[State, type[Input]], State] = {
     (State.RESUMING, Gone): State.RELISTING,
     (State.RESUMING, Refused): State.RELISTING,
     (State.RELISTING, Listed): State.WATCHING,
+    (State.RELISTING, Streamed): State.WATCHING,
     (State.RELISTING, ListFailed): State.RELISTING,
     (State.RELISTING, Gone): State.RELISTING,
+    (State.RELISTING, Refused): State.RELISTING,
     (State.LISTING, Stop): State.STOPPED,
     (State.WATCHING, Stop): State.STOPPED,
     (State.RESUMING, Stop): State.STOPPED,
@@ -186,28 +234,47 @@ class Backoff:
 
 
 class Transition(msgspec.Struct, frozen=True):
-    """A change of state at `time` (the loop's clock), with the last revision seen."""
+    """A change of state at `time` (the loop's clock), with the last revision seen, and the error that made it, if any.
+
+    input: the name of the machine's input; `reason` says why in a word.
+    """
 
     old: State
     new: State
     input: str
+    reason: Reason
     revision: str
+    error: str
     time: float
 
 
 class ReflectorStatistics(msgspec.Struct, frozen=True):
-    """Counts since the start. Times are of the loop's clock.
+    """Counts since the start. Times are of the loop's clock, in seconds.
 
-    lists: lists that were completed, relists among them. stale_lists: lists thrown away because they were older than
-    what had been seen. watches: watches opened, resumes among them. duplicates: events thrown away because they came
-    a second time. failures: failures of any kind; last_error is the latest one.
+    since, seconds_in_state: when the state began, and how long it has lasted.
+    last_heard, silent_for: when the store last sent anything on a list or watch, and how long ago that is.
+    last_revision: the last one seen. store_revision: the newest that any answer has shown. behind: how many revisions
+    the one is behind the other; some of them may be of other objects.
+    lists: lists that were completed, relists among them; streamed: those that came on a watch. listing: objects of a
+    list under way. pages: answers to lists. stale_lists: lists thrown away because they were older than what had been
+    seen.
+    watches: watches opened, resumes among them. duplicates: events thrown away because they came a second time.
+    resume_reasons, relist_reasons: why a watch had to be opened again, why only a list could help.
+    failures, failure_reasons: of any kind; last_error is the latest one, at last_failure.
     """
 
     state: State
     since: float
+    seconds_in_state: float
     last_revision: str
+    store_revision: str
+    behind: int
     last_heard: float
+    silent_for: float
     lists: int
+    streamed: int
+    listing: int
+    pages: int
     relists: int
     stale_lists: int
     watches: int
@@ -216,7 +283,26 @@ class ReflectorStatistics(msgspec.Struct, frozen=True):
     bookmarks: int
     duplicates: int
     failures: int
+    resume_reasons: dict[Reason, int]
+    relist_reasons: dict[Reason, int]
+    failure_reasons: dict[Reason, int]
     last_error: str
+    last_failure: float
+
+
+def reason_of(error: ApiError) -> Reason:
+    """The kind of an error, as far as a reflector treats it differently."""
+    match error:
+        case Silent():
+            return Reason.SILENT
+        case TooManyRequests():
+            return Reason.OVERLOADED
+        case Expired():
+            return Reason.EXPIRED
+        case Unsupported():
+            return Reason.UNSUPPORTED
+        case _:
+            return Reason.UNREACHABLE if error.retriable else Reason.REFUSED
 
 
 class Core:
@@ -224,14 +310,22 @@ class Core:
 
     It promises that the sink never goes back in time: a list older than the last revision seen is refused and asked
     for again, and an event that was seen is not applied again.
+
+    stream: whether to ask for the initial state on the watch, as long as the store has not said that it cannot.
     """
 
-    def __init__(self, backoff: Backoff, *, page_size: int = PAGE_SIZE) -> None:
+    def __init__(self, backoff: Backoff, *, page_size: int = PAGE_SIZE, stream: bool = False) -> None:
         self.state = State.LISTING
         self.last_revision = ""  # resume after this; events and bookmarks move it, and it never goes back
+        self.reason = Reason.LISTED  # of the latest step
+        self.failures = 0
+        self.last_error = ""
         self._backoff = backoff
         self._page_size = page_size
-        self._limit = page_size
+        self._stream = stream
+        # How the list under way is made: in pages although it could be streamed; in one answer.
+        self._paged = False
+        self._whole = False
         # Some etcd 3.5 versions send a bookmark ahead of an older event, so only events tell what is a duplicate.
         self._last_event = ""
         self._opened_at: float | None = None
@@ -239,57 +333,91 @@ class Core:
         self._healthy_since_list = False
         self._since = 0.0
         self._last_heard = 0.0
-        self._lists = self._relists = self._stale_lists = self._watches = self._resumes = 0
-        self._events = self._bookmarks = self._duplicates = self._failures = 0
-        self._last_error = ""
+        self._last_failure = 0.0
+        self._lists = self._streamed = self._relists = self._stale_lists = self._watches = self._resumes = 0
+        self._pages = self._listing = self._events = self._bookmarks = self._duplicates = 0
+        self._resume_reasons: Counter[Reason] = Counter()
+        self._relist_reasons: Counter[Reason] = Counter()
+        self._failure_reasons: Counter[Reason] = Counter()
 
     def start(self, now: float) -> tuple[Action, ...]:
         """The first actions."""
         self._since = self._last_heard = now
-        return (List(self._limit),)
+        return (self._list(),)
+
+    def heard(self, items: int, now: float) -> None:
+        """A part of a list has come: so many objects."""
+        self._last_heard = now
+        self._pages += 1
+        self._listing += items
 
     def step(self, happened: Input, now: float) -> tuple[Action, ...]:
         """Take an input; raises `IllegalTransitionError` when it cannot happen in this state."""
-        if isinstance(happened, Listed) and is_newer(self.last_revision, happened.revision):
+        old = self.state
+        if (old, type(happened)) not in TRANSITIONS:
+            raise IllegalTransitionError(f"{type(happened).__name__} while {old.name}")
+        self.reason = _reason_for(happened)
+        if isinstance(happened, Listed | Streamed) and is_newer(self.last_revision, happened.revision):
             self._stale_lists += 1
+            self.reason = Reason.STALE
             happened = ListFailed(
                 Unreachable(f"the list is of revision {happened.revision}, {self.last_revision} was already seen")
             )
-        old = self.state
-        new = TRANSITIONS.get((old, type(happened)))
-        if new is None:
-            raise IllegalTransitionError(f"{type(happened).__name__} while {old.name}")
+        new = TRANSITIONS[old, type(happened)]
         if new is not old:
             self.state = new
             self._since = now
+            if new is State.RESUMING:
+                self._resume_reasons[self.reason] += 1
+            elif new is State.RELISTING:
+                self._relist_reasons[self.reason] += 1
         match happened:
             case Events(events):
                 return self._on_events(events, now)
             case Opened():
-                self._watches += 1
+                self._opened(now)
                 self._resumes += old is State.RESUMING
-                self._opened_at = self._last_heard = now
-                self._got_event = False
                 return ()
             case Listed(items, revision):
-                self._lists += 1
-                self._relists += old is State.RELISTING
-                self._last_heard = now
-                self._limit = self._page_size
-                self._healthy_since_list = False
-                self.last_revision = self._last_event = revision
+                self._listed(revision, old, now)
                 return Replace(items, revision), Watch(revision)
+            case Streamed(items, revision):
+                self._listed(revision, old, now)
+                self._streamed += 1
+                self._opened(now)
+                return (Replace(items, revision),)
             case ListFailed(error):
-                return Sleep(self._failed(error, now)), List(self._limit)
+                self._listing = 0
+                return Sleep(self._failed(error, now)), self._list()
             case Disconnected(error):
                 return self._on_disconnected(error, now)
             case Gone(error):
                 return self._on_gone(error, old, now)
             case Refused(error):
-                self._close_watch(now)
-                return Sleep(self._failed(error, now)), List(self._limit)
+                return self._on_refused(error, old, now)
             case Stop():
                 return ()
+
+    def _list(self) -> List | WatchList:
+        if self._whole:
+            return List(0)
+        if self._stream and not self._paged:
+            return WatchList(self.last_revision)
+        return List(self._page_size)
+
+    def _listed(self, revision: str, old: State, now: float) -> None:
+        self._lists += 1
+        self._relists += old is State.RELISTING
+        self._listing = 0
+        self._last_heard = now
+        self._paged = self._whole = False
+        self._healthy_since_list = False
+        self.last_revision = self._last_event = revision
+
+    def _opened(self, now: float) -> None:
+        self._watches += 1
+        self._opened_at = self._last_heard = now
+        self._got_event = False
 
     def _on_events(self, events: Sequence[WatchEvent], now: float) -> tuple[Action, ...]:
         self._last_heard = now
@@ -318,22 +446,36 @@ class Core:
         if self._close_watch(now):
             # It worked until now, so one quick attempt costs the store little and often closes the gap at once.
             if error is not None:
-                self._note(error)
+                self._note(error, now)
             return (Watch(self.last_revision),)
         return Sleep(self._failed(error, now)), Watch(self.last_revision)
 
     def _on_gone(self, error: ApiError, old: State, now: float) -> tuple[Action, ...]:
         self._close_watch(now)
+        self._listing = 0
         if old is State.LISTING or old is State.RELISTING:
             # A page outlived the history it is from; as client-go's pager does, take the whole list in one answer.
-            if self._limit:
-                self._note(error)
-                self._limit = 0
-                return (List(0),)
+            if not self._whole:
+                self._note(error, now)
+                self._whole = True
+                return (self._list(),)
         elif self._healthy_since_list:
-            self._note(error)
-            return (List(self._limit),)
-        return Sleep(self._failed(error, now)), List(self._limit)
+            self._note(error, now)
+            return (self._list(),)
+        return Sleep(self._failed(error, now)), self._list()
+
+    def _on_refused(self, error: ApiError, old: State, now: float) -> tuple[Action, ...]:
+        self._listing = 0
+        if old is State.WATCHING or old is State.RESUMING:
+            self._close_watch(now)
+            return Sleep(self._failed(error, now)), self._list()
+        # Only a list on a stream can be refused here, and there is another way to it, as client-go takes it.
+        if isinstance(error, Unsupported):
+            self._stream = False
+        else:
+            self._paged = True
+            self._note(error, now)
+        return (self._list(),)
 
     def _close_watch(self, now: float) -> bool:
         """Forget the watch that was open, if any; whether it had been of use."""
@@ -342,22 +484,33 @@ class Core:
         self._healthy_since_list = self._healthy_since_list or healthy
         return healthy
 
-    def _note(self, error: ApiError) -> None:
-        self._failures += 1
-        self._last_error = f"{type(error).__name__}: {error}"
+    def _note(self, error: ApiError, now: float) -> None:
+        self.failures += 1
+        self._failure_reasons[self.reason] += 1
+        self.last_error = f"{type(error).__name__}: {error}"
+        self._last_failure = now
 
     def _failed(self, error: ApiError | None, now: float) -> float:
-        self._note(error or Unreachable("the watch ended as soon as it was opened"))
+        self._note(error or Unreachable("the watch ended as soon as it was opened"), now)
         return self._backoff.after_failure(now)
 
-    def statistics(self) -> ReflectorStatistics:
-        """What happened so far."""
+    def statistics(self, now: float, head: str = "") -> ReflectorStatistics:
+        """What happened until `now`; `head` is how far the store is known to have got."""
+        last = self.last_revision
+        store = head if is_newer(head, last) else last
         return ReflectorStatistics(
             state=self.state,
             since=self._since,
-            last_revision=self.last_revision,
+            seconds_in_state=now - self._since,
+            last_revision=last,
+            store_revision=store,
+            behind=_number(store) - _number(last),
             last_heard=self._last_heard,
+            silent_for=now - self._last_heard,
             lists=self._lists,
+            streamed=self._streamed,
+            listing=self._listing,
+            pages=self._pages,
             relists=self._relists,
             stale_lists=self._stale_lists,
             watches=self._watches,
@@ -365,9 +518,31 @@ class Core:
             events=self._events,
             bookmarks=self._bookmarks,
             duplicates=self._duplicates,
-            failures=self._failures,
-            last_error=self._last_error,
+            failures=self.failures,
+            resume_reasons=dict(self._resume_reasons),
+            relist_reasons=dict(self._relist_reasons),
+            failure_reasons=dict(self._failure_reasons),
+            last_error=self.last_error,
+            last_failure=self._last_failure,
         )
+
+
+def _number(revision: str) -> int:
+    return int(revision) if revision.isdecimal() else 0
+
+
+def _reason_for(happened: Input) -> Reason:
+    match happened:
+        case Opened() | Events():
+            return Reason.OPENED
+        case Listed() | Streamed():
+            return Reason.LISTED
+        case ListFailed(error) | Gone(error) | Refused(error):
+            return reason_of(error)
+        case Disconnected(lost):
+            return Reason.ENDED if lost is None else reason_of(lost)
+        case Stop():
+            return Reason.STOPPED
 
 
 class Sink(Protocol):
@@ -380,9 +555,32 @@ class Sink(Protocol):
         """Take these events, in order."""
 
 
+@runtime_checkable
+class Holds(Protocol):
+    """A `Sink` that can tell what it holds. What a relist finds unchanged is then not held a second time meanwhile."""
+
+    def get(self, key: str) -> _Held | None:
+        """The object under `key`, if there is one."""
+
+
+class _Held(Protocol):
+    @property
+    def key(self) -> str: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def revision(self) -> str: ...
+
+
 class Reflector:
     """Keeps `sink` equal to what `list_watch` shows, until cancelled.
 
+    A list is gathered as a whole and given to the sink in one step, so nobody sees half of it; what is gathered shares
+    its bytes with what the sink holds. If `list_watch` is a `StreamingListWatch`, the list comes on the watch.
+
+    name: for the log. silence: seconds; each page of a list, the opening of a watch and every next batch on it must
+    come within a time drawn from [silence, 2 * silence), whatever `list_watch` does on its own to find a dead
+    connection. stream: False = always list in pages.
     on_transition: called at each change of state, from within the reflector's task; it must not raise.
     """
 
@@ -392,15 +590,22 @@ class Reflector:
         sink: Sink,
         *,
         rng: random.Random,
+        name: str = "",
         backoff: Backoff | None = None,
         page_size: int = PAGE_SIZE,
+        silence: float = SILENCE,
+        stream: bool = True,
         on_transition: Callable[[Transition], None] | None = None,
     ) -> None:
         self._list_watch = list_watch
         self._sink = sink
-        self._core = Core(backoff or Backoff(rng), page_size=page_size)
+        self._rng = rng
+        self._name = name
+        self._silence = self._patience = silence
+        self._streaming = list_watch if stream and isinstance(list_watch, StreamingListWatch) else None
+        self._core = Core(backoff or Backoff(rng), page_size=page_size, stream=self._streaming is not None)
         self._on_transition = on_transition
-        self._ran = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def state(self) -> State:
@@ -409,64 +614,127 @@ class Reflector:
 
     def statistics(self) -> ReflectorStatistics:
         """What happened so far."""
-        return self._core.statistics()
+        source = self._list_watch
+        now = 0.0 if self._loop is None else self._loop.time()
+        return self._core.statistics(now, source.head if isinstance(source, KnowsHead) else "")
 
     async def run(self) -> None:
         """List and watch until cancelled; it can be run once. Only an error that is not an `ApiError` ends it."""
-        if self._ran:
+        if self._loop is not None:
             raise RuntimeError("a reflector runs once")
-        self._ran = True
-        actions = self._core.start(asyncio.get_running_loop().time())
+        self._loop = asyncio.get_running_loop()
+        # Nothing here keeps a list once the sink has it: it would live as long as the watch.
+        todo = deque(self._core.start(self._loop.time()))
         try:
-            while True:
-                for action in actions:
-                    match action:
-                        case Sleep(seconds):
-                            await asyncio.sleep(seconds)
-                        case List(limit):
-                            happened = await self._list(limit)
-                        case Watch(revision):
-                            happened = await self._watch(revision)
-                        case _:
-                            self._give_to_sink(action)
-                actions = self._step(happened)
+            while todo:
+                match todo.popleft():
+                    case Sleep(seconds):
+                        await asyncio.sleep(seconds)
+                    case List(limit):
+                        todo.extend(await self._list(limit))
+                    case WatchList(revision):
+                        todo.extend(await self._watch_list(revision))
+                    case Watch(revision):
+                        todo.extend(await self._watch(revision))
+                    case Replace() | Apply() as action:
+                        self._give_to_sink(action)
+                        del action
         finally:
             self._step(Stop())
 
-    async def _list(self, limit: int) -> Input:
+    async def _list(self, limit: int) -> Iterable[Action]:
         items: list[Item] = []
-        continue_ = ""
+        continue_ = revision = ""
         try:
             while True:
-                page = await self._list_watch.list(limit=limit, continue_=continue_)
-                items += page.items
-                continue_ = page.continue_
+                async with self._deadline() as deadline:
+                    page = await self._list_watch.list(limit=limit, continue_=continue_)
+                if revision and page.revision != revision:
+                    raise ApiError(f"a page is of revision {page.revision}, the first one of {revision}")
+                if page.continue_ and page.continue_ == continue_:
+                    raise ApiError("the list does not move on: a page asks to be followed by itself")
+                self._gather(page.items, items)
+                revision, continue_ = page.revision, page.continue_
                 if not continue_:
-                    return Listed(items, page.revision)
+                    return self._step(Listed(items, revision))
         except Expired as error:
-            return Gone(error)
+            return self._step(Gone(error))
         except ApiError as error:
-            return ListFailed(error)
+            return self._step(ListFailed(error))
+        except TimeoutError as error:
+            return self._step(ListFailed(_silence(deadline, error)))
 
-    async def _watch(self, revision: str) -> Input:
-        handled = 0
+    async def _watch(self, revision: str) -> Iterable[Action]:
         try:
-            async with self._list_watch.watch(revision) as batches:
+            async with self._deadline() as deadline, self._list_watch.watch(revision) as batches:
                 self._step(Opened())
-                async for batch in batches:
-                    for action in self._step(Events(batch)):
-                        self._give_to_sink(action)
-                    handled += len(batch)
-                    if handled >= EVENTS_BETWEEN_YIELDS:
-                        handled = 0
-                        await asyncio.sleep(0)
-            return Disconnected()
-        except Expired as error:
-            return Gone(error)
-        except Unreachable as error:
-            return Disconnected(error)
+                await self._follow(batches, deadline)
+            return self._step(Disconnected())
         except ApiError as error:
-            return Refused(error)
+            return self._step(_lost(error))
+        except TimeoutError as error:
+            return self._step(Disconnected(_silence(deadline, error)))
+
+    async def _watch_list(self, revision: str) -> Iterable[Action]:
+        assert self._streaming is not None
+        begun = False  # whether the initial state has come, and the rest is a watch like any other
+        try:
+            async with self._deadline() as deadline, self._streaming.watch_list(revision) as batches:
+                actions = await self._initial(batches, deadline)
+                begun = self._core.state is State.WATCHING
+                if not begun:
+                    return actions
+                await self._follow(batches, deadline)
+            return self._step(Disconnected())
+        except ApiError as error:
+            return self._step(_lost(error) if begun or not error.retriable else ListFailed(error))
+        except TimeoutError as error:
+            silent = _silence(deadline, error)
+            return self._step(Disconnected(silent) if begun else ListFailed(silent))
+
+    async def _initial(self, batches: AsyncIterator[Batch], deadline: asyncio.Timeout) -> Iterable[Action]:
+        """Gather the initial state and give it to the sink; what is to be done instead if it is of no use."""
+        items: list[Item] = []
+        async for batch in batches:
+            self._postpone(deadline)
+            for place, event in enumerate(batch):
+                if type(event) is Bookmark and event.initial_end:
+                    self._gather(batch[:place], items)
+                    actions = self._step(Streamed(items, event.revision))
+                    if self._core.state is not State.WATCHING:
+                        return actions
+                    for action in (*actions, *self._step(Events(batch[place + 1 :]))):
+                        self._give_to_sink(action)
+                    return ()
+            self._gather(batch, items)
+            await asyncio.sleep(0)
+        return self._step(ListFailed(Unreachable("the stream ended before the initial state was whole")))
+
+    async def _follow(self, batches: AsyncIterator[Batch], deadline: asyncio.Timeout) -> None:
+        """Give to the sink what comes, until it ends."""
+        handled = 0
+        self._postpone(deadline)
+        async for batch in batches:
+            self._postpone(deadline)
+            for action in self._step(Events(batch)):
+                self._give_to_sink(action)
+            handled += len(batch)
+            if handled >= EVENTS_BETWEEN_YIELDS:
+                handled = 0
+                await asyncio.sleep(0)
+
+    def _gather(self, found: Sequence[WatchEvent], items: list[Item]) -> None:
+        """Add to `items` what a part of a list holds, in the sink's own bytes where they are the same."""
+        sink = self._sink if isinstance(self._sink, Holds) else None
+        for item in found:
+            if type(item) is not Item:
+                if type(item) is Bookmark:
+                    continue
+                raise ApiError(f"a deletion in a list: {item}")
+            held = None if sink is None else sink.get(item.key)
+            same = held is not None and held.revision == item.revision and held.data == item.data
+            items.append(Item(held.key, held.data, held.revision) if same and held is not None else item)
+        self._core.heard(len(found), self._now())
 
     def _give_to_sink(self, action: Action) -> None:
         match action:
@@ -475,14 +743,54 @@ class Reflector:
             case Replace(items, revision):
                 self._sink.replace(items, revision)
 
+    def _now(self) -> float:
+        assert self._loop is not None
+        return self._loop.time()
+
+    def _deadline(self) -> asyncio.Timeout:
+        self._patience = self._silence * (1.0 + self._rng.random())
+        return asyncio.timeout(self._patience)
+
+    def _postpone(self, deadline: asyncio.Timeout) -> None:
+        deadline.reschedule(self._now() + self._patience)
+
     def _step(self, happened: Input) -> tuple[Action, ...]:
         core = self._core
-        old = core.state
-        now = asyncio.get_running_loop().time()
+        old, failures, now = core.state, core.failures, self._now()
         actions = core.step(happened, now)
-        if core.state is not old and self._on_transition is not None:
-            self._on_transition(Transition(old, core.state, type(happened).__name__, core.last_revision, now))
+        if core.state is not old or core.failures != failures:
+            self._tell(old, happened, actions, core.last_error if core.failures != failures else "", now)
         return actions
+
+    def _tell(self, old: State, happened: Input, actions: Sequence[Action], error: str, now: float) -> None:
+        core = self._core
+        new, reason = core.state, core.reason
+        facts: dict[str, object] = {"state": new.value, "reason": reason.value, "revision": core.last_revision}
+        if error:
+            facts["error"] = error
+        if wait := sum(action.seconds for action in actions if isinstance(action, Sleep)):
+            facts["wait"] = round(wait, 3)
+        # Time mends the others; these ask for somebody's attention.
+        log = _log.warning if reason in (Reason.REFUSED, Reason.STALE) else _log.info
+        if new is old:
+            log("a reflector tries again", reflector=self._name, **facts)
+            return
+        log("a reflector changed its state", reflector=self._name, was=old.value, **facts)
+        if self._on_transition is not None:
+            self._on_transition(Transition(old, new, type(happened).__name__, reason, core.last_revision, error, now))
+
+
+def _lost(error: ApiError) -> Input:
+    if isinstance(error, Expired):
+        return Gone(error)
+    return Disconnected(error) if error.retriable else Refused(error)
+
+
+def _silence(deadline: asyncio.Timeout, error: TimeoutError) -> Silent:
+    """What it means that `deadline` has passed. Raises `error` if it was of something else."""
+    if not deadline.expired():
+        raise error
+    return Silent("the store fell silent")
 
 
 def state_diagram() -> str:

@@ -193,9 +193,6 @@ class Silent:
         await self._answer()
         return await self._client.range(request)
 
-    async def get(self, key: bytes, *, revision: int = 0) -> api.KeyValue | None:
-        return await self._client.get(key, revision=revision)
-
     def watch(self, key: bytes, range_end: bytes = b"", **options: Any) -> SilentWatch:
         return SilentWatch(self, self._client.watch(key, range_end, **options))
 

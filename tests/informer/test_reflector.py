@@ -37,6 +37,7 @@ from informer.reflector import (
     Sleep,
     State,
     Stop,
+    Streamed,
     Watch,
     state_diagram,
 )
@@ -58,6 +59,7 @@ INPUTS: list[Input] = [
     Disconnected(LOST),
     Gone(GONE),
     Refused(ApiError("no")),
+    Streamed([], "5"),
     Stop(),
 ]
 
@@ -172,7 +174,7 @@ def test_a_refused_watch_waits_and_relists(state: State) -> None:
     assert isinstance(sleep, Sleep)
     assert again == List(500)
     assert core.state is State.RELISTING
-    assert core.statistics().last_error == "Invalid: no such prefix"
+    assert core.statistics(0.0).last_error == "Invalid: no such prefix"
 
 
 def test_a_list_older_than_what_was_seen_is_refused() -> None:
@@ -183,7 +185,7 @@ def test_a_list_older_than_what_was_seen_is_refused() -> None:
     assert isinstance(sleep, Sleep)
     assert again == List(500)
     assert core.state is State.RELISTING
-    statistics = core.statistics()
+    statistics = core.statistics(0.0)
     assert (statistics.stale_lists, statistics.last_revision) == (1, "100")
     assert "99" in statistics.last_error
     assert "100" in statistics.last_error
@@ -196,7 +198,7 @@ def test_events_that_were_seen_are_not_applied_again() -> None:
     assert short(core, Events(same), 0.0) == [Apply(same)]
     assert short(core, Events(same), 0.0) == []
     assert short(core, Events([*same, Removed("a", "10")]), 0.0) == [Apply([Removed("a", "10")])]
-    assert core.statistics().duplicates == 4
+    assert core.statistics(0.0).duplicates == 4
     assert core.last_revision == "10"
 
 
