@@ -443,7 +443,7 @@ class Core:
         return (Apply(events),) if events else ()
 
     def _on_disconnected(self, error: ApiError | None, now: float) -> tuple[Action, ...]:
-        if self._close_watch(now):
+        if self._close_watch(now) and self.reason is not Reason.OVERLOADED:
             # It worked until now, so one quick attempt costs the store little and often closes the gap at once.
             if error is not None:
                 self._note(error, now)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from informer.cache import Stored
-from informer.listwatch import is_newer
+from informer.listwatch import Item, WatchEvent, is_newer
 from informer.reflector import State, Transition
 from informer.shared import Handler
 
@@ -87,3 +87,16 @@ class Transitions:
         while self.states.count(state) < times:
             self._news.clear()
             await self._news.wait()
+
+
+class SinkRecorder:
+    """A reflector's sink that only notes what it was given."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+
+    def replace(self, items: Sequence[Item], revision: str) -> None:
+        self.told.append(("replace", tuple(items), revision))
+
+    def apply(self, events: Sequence[WatchEvent]) -> None:
+        self.told.append(("apply", tuple(events)))
