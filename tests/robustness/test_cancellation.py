@@ -36,13 +36,13 @@ async def test_a_call_that_fails_as_it_is_cancelled_is_cancelled(
         RemoteClient([server.client_urls[0]]) as client,
     ):
         await client.get(b"k")
-        monkeypatch.setattr(remote._Endpoint, "unary", unary)
+        monkeypatch.setattr(remote.Endpoint, "unary", unary)
 
         async def clean_up_after_a_cancellation() -> None:
             try:
                 await client.put(b"k", b"v")
             finally:
-                monkeypatch.setattr(remote._Endpoint, "unary", fails)
+                monkeypatch.setattr(remote.Endpoint, "unary", fails)
                 with pytest.raises(Unavailable):  # the cancellation before it does not hide it
                     await client.put(b"k", b"v")
 
