@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import structlog
 
@@ -33,6 +33,17 @@ class Alarm(NamedTuple):
     type: AlarmType
     member_id: int
 
+    @property
+    def row(self) -> bytes:
+        """The key under which it is on disk."""
+        return f"{self.type.value} {self.member_id}".encode()
+
+    @classmethod
+    def from_row(cls, row: bytes) -> Self:
+        """The alarm of such a key."""
+        kind, _, member_id = row.decode().partition(" ")
+        return cls(AlarmType(int(kind)), int(member_id))
+
     def __str__(self) -> str:
         """As Status.errors shows it: etcd's text, with its space at the end."""
         member = f"memberID:{self.member_id} " if self.member_id else ""
@@ -54,9 +65,7 @@ class Alarms:
 
     def restore(self, rows: dict[bytes, bytes]) -> None:
         """Take over the alarms found on disk."""
-        for row in rows:
-            kind, _, member_id = row.decode().partition(" ")
-            self._raised.add(Alarm(AlarmType(int(kind)), int(member_id)))
+        self._raised.update(map(Alarm.from_row, rows))
 
     def raised(self, kind: AlarmType = AlarmType.NONE) -> list[Alarm]:
         """The alarms of a kind, in order."""
@@ -112,5 +121,4 @@ class Alarms:
                 raise NoSpace()
 
     async def _write(self, alarm: Alarm, row: bytes | None) -> None:
-        name = f"{alarm.type.value} {alarm.member_id}".encode()
-        await self._store.write(lambda txn: txn.row(TABLE, name, row))
+        await self._store.write(lambda txn: txn.row(TABLE, alarm.row, row))

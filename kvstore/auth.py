@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias, TypeVar
+from typing import Self, TypeAlias, TypeVar
 
 import msgspec
 import structlog
@@ -38,6 +38,7 @@ from kvstore.permissions import Grants, Permission, is_valid
 from kvstore.store import Store, WriteTxn
 from kvstore.tokens import Tokens
 
+TABLE = "auth"
 ROOT = "root"  # the user, and the role
 TOKEN_TTL = 300.0  # seconds, as in etcd
 BCRYPT_COST = 10  # as in etcd
@@ -82,13 +83,44 @@ class AuthStatistics(msgspec.Struct, frozen=True):
     tokens: int
 
 
-class _State(msgspec.Struct, frozen=True):
+class AuthState(msgspec.Struct, frozen=True):
     """All of it. A change makes another one, so that it can be taken back whole."""
 
     enabled: bool = False
     revision: int = 1
     users: Mapping[str, User] = {}
     roles: Mapping[str, Role] = {}
+
+    @classmethod
+    def load(cls, records: Mapping[bytes, bytes]) -> Self:
+        """What the rows on disk say."""
+        enabled, revision = False, 1
+        users: dict[str, User] = {}
+        roles: dict[str, Role] = {}
+        for key, record in records.items():
+            if key[:1] == _USER:
+                user = msgspec.msgpack.decode(record, type=User)
+                users[user.name] = user
+            elif key[:1] == _ROLE:
+                role = msgspec.msgpack.decode(record, type=Role)
+                roles[role.name] = role
+            else:
+                enabled, revision = msgspec.msgpack.decode(record, type=tuple[bool, int])
+        return cls(enabled, revision, users, roles)
+
+    def records(self) -> dict[bytes, bytes]:
+        """All of it as rows."""
+        records = self.changes(self.users, self.roles)
+        return {key: record for key, record in records.items() if record is not None}
+
+    def changes(self, users: Mapping[str, User | None], roles: Mapping[str, Role | None]) -> dict[bytes, bytes | None]:
+        """The rows of these users and roles, None for those that are gone, and of what else there is."""
+        records: dict[bytes, bytes | None] = {_STATE: msgspec.msgpack.encode((self.enabled, self.revision))}
+        for name, user in users.items():
+            records[_key(_USER, name)] = None if user is None else msgspec.msgpack.encode(user)
+        for name, role in roles.items():
+            records[_key(_ROLE, name)] = None if role is None else msgspec.msgpack.encode(role)
+        return records
 
 
 class Auth:
@@ -113,23 +145,11 @@ class Auth:
         self._lease_keys = lease_keys
         self._tokens = Tokens(ttl=token_ttl, now=now, rng=rng)
         self._passwords = Passwords(cost=bcrypt_cost, inline=inline)
-        self._become(_State())
+        self._become(AuthState())
 
     def restore(self, records: Mapping[bytes, bytes]) -> None:
         """Take over what is on disk."""
-        enabled, revision = False, 1
-        users: dict[str, User] = {}
-        roles: dict[str, Role] = {}
-        for key, record in records.items():
-            if key[:1] == _USER:
-                user = msgspec.msgpack.decode(record, type=User)
-                users[user.name] = user
-            elif key[:1] == _ROLE:
-                role = msgspec.msgpack.decode(record, type=Role)
-                roles[role.name] = role
-            else:
-                enabled, revision = msgspec.msgpack.decode(record, type=tuple[bool, int])
-        self._become(_State(enabled, revision, users, roles))
+        self._become(AuthState.load(records))
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -454,7 +474,7 @@ class Auth:
             raise RoleNotFound()
         return role
 
-    async def _read(self, get: Callable[[_State], T]) -> T:
+    async def _read(self, get: Callable[[AuthState], T]) -> T:
         # A write that changes nothing: it waits until what it saw is on disk.
         return await self._store.write(lambda _: get(self._state))
 
@@ -468,27 +488,22 @@ class Auth:
         step: int = 1,
     ) -> None:
         before = self._state
-        after = _State(
+        after = AuthState(
             before.enabled if enabled is None else enabled,
             before.revision + step,
             _changed(before.users, users),
             _changed(before.roles, roles),
         )
-        records: dict[bytes, bytes | None] = {_STATE: msgspec.msgpack.encode((after.enabled, after.revision))}
-        for name, user in users.items():
-            records[_key(_USER, name)] = None if user is None else msgspec.msgpack.encode(user)
-        for name, role in roles.items():
-            records[_key(_ROLE, name)] = None if role is None else msgspec.msgpack.encode(role)
 
         def undo() -> None:
             self._become(before)
             for name in users:  # a token may have been given for a password that never came to be
                 self._tokens.forget(name)
 
-        txn.auth(records, undo)
+        txn.auth(after.changes(users, roles), undo)
         self._become(after)
 
-    def _become(self, state: _State) -> None:
+    def _become(self, state: AuthState) -> None:
         self._state = state
         self.enabled = state.enabled  # apart, because every request asks
         self._grants: dict[str, Grants] = {}  # by user, made when first asked for

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeAlias, TypeVar
 
 import google_crc32c
 import lmdb
@@ -44,11 +44,14 @@ DEFRAGMENT_PREFIX = "defragment-"  # of the directories that hold the copies; wh
 FOLLOW_BYTES = 4 * MIB  # how much of what was written meanwhile a copy takes over in one transaction
 # A copy that has this little to catch up with takes the old file's place; that is what writers then wait for.
 CLOSE_ENOUGH = MIB
+# A thread that computes keeps the event loop from Python's lock for 5 ms at a time; this one rests as often as this.
+COPY_BYTES, COPY_REST = 64 << 10, 0.0002
 MANY = 32  # records of one read that are worth a look at how much of the file is mapped
 MAX_FOLLOWS = 50  # writers faster than the copy: it takes the place anyway, and they wait longer
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 T = TypeVar("T")
+Table: TypeAlias = Callable[[str], Iterator[tuple[bytes, bytes]]]
 log = structlog.get_logger("kvstore")
 
 
@@ -110,6 +113,10 @@ class _Database:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def named(self, name: str) -> Any:
+        """The database of that name."""
+        return {"meta": self.meta, "revisions": self.revisions, "leases": self.leases, **self.tables}[name]
 
     @property
     def small(self) -> list[Any]:
@@ -367,19 +374,36 @@ class Backend:
 
     # ---- reading everything, beside readers and the writer --------------------------------------------------------
 
-    async def snapshot(self) -> IO[bytes]:
-        """A compacted copy of the database as it is now, from its start, in a file without a name. Close it.
+    async def copy(self, write: Callable[[IO[bytes], Table], None]) -> IO[bytes]:
+        """What `write` makes of the database as it is now, in a file without a name. Close it.
 
-        Takes as much room on the disk. Raises NoSpace or Unavailable. Cancelling waits for the copy to end.
+        `write` runs on a thread and is given the empty file, and the rows of each database by its name, all of one
+        commit. Raises NoSpace or Unavailable. Cancelling stops it at its next rows.
         """
-        file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 - the caller's
+        file = tempfile.TemporaryFile(dir=self._directory, buffering=COPY_BYTES)  # noqa: SIM115 - the caller's
+
+        def job(db: _Database, given_up: threading.Event) -> None:
+            with db.env.begin() as txn:
+                write(file, lambda name: self._table(txn, db.named(name), given_up))
+
         try:
-            await self._beside(lambda db, _: db.env.copyfd(file.fileno(), compact=True))
-            file.seek(0)
+            await self._beside(job)
         except BaseException:
             file.close()
             raise
         return file
+
+    def _table(self, txn: Any, database: Any, given_up: threading.Event) -> Iterator[tuple[bytes, bytes]]:
+        size = 0
+        with txn.cursor(db=database) as cursor:
+            for row in cursor:
+                yield row
+                size += len(row[1])
+                if size >= COPY_BYTES:
+                    size = 0
+                    self._mapped.keep_small()
+                    if given_up.wait(COPY_REST):
+                        raise Stopped()
 
     async def hash(self) -> int:
         """CRC-32C of all that is in the database. Raises Unavailable."""

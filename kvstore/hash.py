@@ -9,7 +9,7 @@ import google_crc32c
 
 from kvstore.backend import Backend
 from kvstore.errors import Compacted, FutureRevision
-from kvstore.record import key_of, varint
+from kvstore.record import etcd_tombstone, key_of
 from kvstore.revision import is_tombstone, main_of, to_key
 from kvstore.store import Store
 
@@ -58,7 +58,7 @@ async def _hash(store: Store, backend: Backend, at: int, compacted: int) -> int 
             if main <= compacted and store.index.at(key_of(record), at) != revision:
                 continue
             parts.append(to_key(revision))
-            parts.append(_tombstone(record) if is_tombstone(revision) else record)
+            parts.append(etcd_tombstone(record) if is_tombstone(revision) else record)
         crc = int(google_crc32c.extend(crc, b"".join(parts)))
         if ended:
             return crc
@@ -66,9 +66,3 @@ async def _hash(store: Store, backend: Backend, at: int, compacted: int) -> int 
         await asyncio.sleep(0)
         if store.compacted != compacted:
             return None
-
-
-def _tombstone(record: bytes) -> bytes:
-    """A deletion as etcd stores it: the key alone. Ours also tells the revision, for the events made of it."""
-    key = key_of(record)
-    return b"\x0a" + varint(len(key)) + key

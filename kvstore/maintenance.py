@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import IO
 
 import structlog
 
+from kvstore import schema
 from kvstore.alarms import TABLE, Alarms
 from kvstore.backend import Backend
+from kvstore.errors import TooManyRequests
 from kvstore.hash import Hash, hash_kv
 from kvstore.store import Store
 
 # NOSPACE may end by itself when less than this of the quota is used, so that it is not raised again at once.
 ROOM = 0.9
+# Each has a copy of the data on the disk for as long as its reader takes.
+MAX_SNAPSHOTS = 4
 MEMBERS, PEER_URLS = "members", b"peer_urls"
 
 log = structlog.get_logger("kvstore")
@@ -28,11 +33,21 @@ class Maintenance:
     """
 
     def __init__(
-        self, store: Store, backend: Backend, *, member_id: int, quota_bytes: int, auto_disarm: bool = False
+        self,
+        store: Store,
+        backend: Backend,
+        *,
+        member_id: int,
+        name: str,
+        quota_bytes: int,
+        auto_disarm: bool = False,
     ) -> None:
         self._store = store
         self._backend = backend
         self._quota = quota_bytes
+        self._member_id = member_id
+        self._name = name
+        self._snapshots = 0
         self._defragmenting: asyncio.Task[None] | None = None
         self.alarms = Alarms(store, member_id, self._has_room if auto_disarm else None)
         self.alarms.restore(backend.rows(TABLE))
@@ -73,9 +88,21 @@ class Maintenance:
         """The hash of everything in the database. Raises Unavailable."""
         return await self._backend.hash()
 
-    async def snapshot(self) -> IO[bytes]:
-        """A copy of the database at one revision, in a file without a name. Close it. Raises NoSpace or Unavailable."""
-        return await self._backend.snapshot()
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[IO[bytes]]:
+        """The store at one revision as the database that etcd would have, in a file that is there until this is left.
+
+        At most MAX_SNAPSHOTS at a time. Raises TooManyRequests, NoSpace or Unavailable.
+        """
+        if self._snapshots >= MAX_SNAPSHOTS:
+            raise TooManyRequests()
+        self._snapshots += 1
+        try:
+            member = schema.Member(self._member_id, self._name, self.peer_urls)
+            with await self._backend.copy(lambda file, table: schema.write(file, table, member)) as file:
+                yield file
+        finally:
+            self._snapshots -= 1
 
     async def stop(self) -> None:
         """Start nothing long any more, and wait for the defragmentation that runs."""

@@ -99,6 +99,7 @@ class Node:
             self._store,
             backend,
             member_id=self.member_id,
+            name=options.name,
             quota_bytes=options.quota_bytes,
             auto_disarm=options.auto_disarm,
         )

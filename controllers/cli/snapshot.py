@@ -16,6 +16,7 @@ from controllers.cli.table import table
 from controllers.stores import open_store
 from kvstore import snapshot as snapshots
 from kvstore.api import Client
+from kvstore.carry import Carried, carry
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -51,7 +52,7 @@ def save(file: Path) -> int | None:
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @global_options
 def status(file: Path) -> None:
-    """Check FILE and tell what is in it."""
+    """Check FILE, a snapshot of this store or of an etcd, and tell what is in it, in etcdctl's terms."""
     found = snapshots.status(file)
     row = (f"{found.hash:08x}", str(found.revision), str(found.records), str(found.size))
     for line in table(("HASH", "REVISION", "RECORDS", "BYTES"), [row]):
@@ -61,11 +62,18 @@ def status(file: Path) -> None:
 @snapshot.command(cls=KubectlCommand, epilog="Example: `snapshot restore backup.db --data-dir ./restored`.")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--data-dir", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A new directory.")
-@click.option("--skip-hash-check", is_flag=True, help="FILE has no checksum behind it: a copied data.mdb.")
+@click.option("--skip-hash-check", is_flag=True, help="FILE has no checksum behind it: an etcd's member/snap/db.")
+@click.option("--bump-revision", type=click.IntRange(min=0), default=0, metavar="N", help="Raise the revision by N.")
+@click.option("--mark-compacted", is_flag=True, help="Compact up to the raised revision; goes with --bump-revision.")
 @global_options
-def restore(file: Path, data_dir: Path, skip_hash_check: bool) -> None:
-    """Make a data directory of FILE, for `serve` or --store. It is a new cluster, with new ids."""
-    snapshots.restore(file, data_dir, verify=not skip_hash_check)
+def restore(file: Path, data_dir: Path, skip_hash_check: bool, bump_revision: int, mark_compacted: bool) -> None:
+    """Make a data directory of FILE, a snapshot of this store or of an etcd, for `serve` or --store.
+
+    It is a new cluster, with new ids. Keys, history, leases, users and alarms are those of FILE.
+    """
+    if mark_compacted != bool(bump_revision):
+        raise click.UsageError("--bump-revision and --mark-compacted go together")
+    snapshots.restore(file, data_dir, verify=not skip_hash_check, bump_revision=bump_revision)
     click.echo(f"snapshot {file} restored into {data_dir}")
 
 
@@ -80,7 +88,7 @@ def import_(source: str, merge: bool) -> int | None:
 
     async def body(client: Client) -> None:
         async with open_store(source) as other:
-            _tell(await snapshots.carry(other, client, merge=merge))
+            _tell(await carry(other, client, merge=merge))
 
     return _on_store(body)
 
@@ -94,12 +102,12 @@ def export(target: str, merge: bool) -> int | None:
 
     async def body(client: Client) -> None:
         async with open_store(target) as other:
-            _tell(await snapshots.carry(client, other, merge=merge))
+            _tell(await carry(client, other, merge=merge))
 
     return _on_store(body)
 
 
-def _tell(carried: snapshots.Carried) -> None:
+def _tell(carried: Carried) -> None:
     click.echo(
         f"carried {carried.keys} keys and {carried.leases} leases, read at revision {carried.source_revision}; "
         f"written, the store is at revision {carried.target_revision}"

@@ -186,9 +186,9 @@ class EmbeddedClient:
         return MemberListResponse(header, [Member(node.member_id, node.name, [], [])])
 
     async def snapshot(self) -> AsyncGenerator[bytes, None]:
-        """A snapshot in pieces, as `kvstore.snapshot.save` takes it. Raises NoSpace or Unavailable."""
+        """A snapshot in pieces, as `kvstore.snapshot.save` takes it. Raises TooManyRequests, NoSpace or Unavailable."""
         self._check_open()
-        with await self._node.maintenance.snapshot() as file:
+        async with self._node.maintenance.snapshot() as file:
             for blob, _ in blobs(file):
                 yield blob
 

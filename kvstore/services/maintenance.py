@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from kvstore.alarms import Alarm, AlarmType
-from kvstore.errors import Code, KvError
+from kvstore.errors import Code, KvError, TimedOut
 from kvstore.node import Node
 from kvstore.proto import messages as pb
 from kvstore.services.wire import Headers, first, integer, nested
 from kvstore.snapshot import blobs
 from kvstore.version import CLUSTER_VERSION, SERVER_VERSION
+
+READER_TIMEOUT = 60.0  # seconds in which a client takes a blob of a snapshot, or it has stopped reading
 
 
 class MaintenanceService:
@@ -70,11 +73,18 @@ class MaintenanceService:
     async def snapshot(
         self, requests: AsyncIterator[pb.SnapshotRequest], send: Callable[[bytes], Awaitable[None]]
     ) -> None:
-        """The database at one revision in blobs, then the SHA-256 of them all; as in etcd, without headers."""
+        """etcd's database at one revision in blobs, then the SHA-256 of them all; as in etcd, without headers.
+
+        Raises TimedOut for a client that has stopped reading.
+        """
         await first(requests)
-        with await self._node.maintenance.snapshot() as file:
+        async with self._node.maintenance.snapshot() as file:
             for blob, remaining in blobs(file):
-                await send(integer(b"\x10", remaining) + nested(b"\x1a", blob))
+                try:
+                    async with asyncio.timeout(READER_TIMEOUT):
+                        await send(integer(b"\x10", remaining) + nested(b"\x1a", blob))
+                except TimeoutError:
+                    raise TimedOut() from None
 
     async def move_leader(self, request: pb.MoveLeaderRequest) -> bytes:
         """The one member leads already. Raises FailedPrecondition for another one."""

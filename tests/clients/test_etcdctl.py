@@ -14,13 +14,14 @@ from kvstore.server import Server
 from tests.etcd_process import ETCDCTL, free_port
 from tests.kvstore.test_etcdctl import TIMEOUT, Etcdctl
 
-TESTS = [Path(__file__).parents[1] / "kvstore" / name for name in ("test_etcdctl.py", "test_auth_etcdctl.py")]
+TESTS = [
+    Path(__file__).parents[1] / "kvstore" / name
+    for name in ("test_etcdctl.py", "test_auth_etcdctl.py", "test_etcd_snapshot.py")
+]
 
 NOT_COMPARED = {
     "check perf": "a minute of load; `python -m tests.clients.check_perf` runs it",
     "check datascale": "asks the gRPC port for /metrics, which is on a port of its own here",
-    "snapshot restore": "reads a file of etcd's, not a server",
-    "snapshot status": "reads a file of etcd's, not a server",
     "help": "asks no server",
 }
 

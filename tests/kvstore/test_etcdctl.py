@@ -414,7 +414,10 @@ async def test_snapshot_save(ours: Etcdctl, real: Etcdctl, tmp_path: Path) -> No
         code, out = await ctl("snapshot", "save", str(file))
         assert (code, CLIENT_LOG.sub("", out)) == (0, f"Snapshot saved at {file}\n")
         assert file.stat().st_size % 512 == 32
-    assert snapshot.status(tmp_path / "True.db").records == 3
+        found = snapshot.status(file)
+        shown = {"hash": found.hash, "revision": found.revision, "totalKey": found.records, "totalSize": found.size}
+        code, out = await ctl("snapshot", "status", str(file), "-w", "json")
+        assert (code, json.loads(out.splitlines()[0])) == (0, shown)
 
 
 async def test_lock_runs_a_command(ours: Etcdctl, real: Etcdctl) -> None:
