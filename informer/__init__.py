@@ -12,10 +12,12 @@ from informer.cache import (
     Metadata,
     OwnerRef,
     Stored,
+    by_field,
     by_label,
     by_namespace,
     by_owner,
 )
+from informer.cached_client import CachedClient
 from informer.client import Applied, Deleted, ObjectClient, ObjectList, Propagation
 from informer.crd import CustomResourceDefinition, crd_for, resource_from_crd, resource_type_from_crd
 from informer.errors import (
@@ -32,6 +34,7 @@ from informer.errors import (
     Unreachable,
     Unsupported,
 )
+from informer.informers import Informers
 from informer.listwatch import (
     Batch,
     Bookmark,
@@ -61,6 +64,7 @@ from informer.resources import SCHEME, ObjectMeta, OwnerReference, Resource, Res
 from informer.schema import validate_schema
 from informer.selectors import Selector
 from informer.shared import Handler, HandlerStatistics, InformerStatistics, Registration, SharedInformer
+from informer.transforms import Transform, drop_fields, drop_managed_fields
 
 __all__ = [
     "DEFAULT_INDEXERS",
@@ -74,6 +78,7 @@ __all__ = [
     "Bookmark",
     "Cache",
     "CacheStatistics",
+    "CachedClient",
     "Change",
     "Conflict",
     "CustomResourceDefinition",
@@ -84,6 +89,7 @@ __all__ = [
     "Indexer",
     "InformerStatistics",
     "InformerStopped",
+    "Informers",
     "Invalid",
     "Item",
     "Key",
@@ -116,16 +122,20 @@ __all__ = [
     "Stored",
     "StreamingListWatch",
     "TooManyRequests",
+    "Transform",
     "Transition",
     "UnknownKind",
     "Unreachable",
     "Unsupported",
     "WatchEvent",
+    "by_field",
     "by_label",
     "by_namespace",
     "by_owner",
     "controller_reference",
     "crd_for",
+    "drop_fields",
+    "drop_managed_fields",
     "is_newer",
     "resource_from_crd",
     "resource_type_from_crd",

@@ -16,11 +16,15 @@ import structlog
 from informer.cache import DEFAULT_INDEXERS, Cache, CacheStatistics, Change, Indexer, InformerStopped, Stored
 from informer.listwatch import Item, ListWatch, WatchEvent
 from informer.reflector import PAGE_SIZE, Backoff, Reflector, ReflectorStatistics, State, Transition
+from informer.selectors import SelectorLike
+from informer.transforms import Transform
 
 _log = structlog.get_logger(__name__)
 
 QUEUE_LIMIT = 1024  # notifications kept one by one for a handler; client-go's buffers begin at this size
 NOTIFICATIONS_BETWEEN_YIELDS = 256
+BEHIND_AFTER = 1.0  # seconds; a handler whose queue is over its limit for that long is worth a line in the log
+RESYNC_JITTER = 0.1  # controller-runtime: 10 % either way, so that handlers do not all begin at once
 
 
 class Handler:
@@ -34,7 +38,7 @@ class Handler:
         return None
 
     def on_update(self, old: Stored, new: Stored) -> Awaitable[None] | None:
-        """An object changed."""
+        """An object changed; in a resync it did not, and `old` is `new`."""
         return None
 
     def on_delete(self, old: Stored, final_state_known: bool) -> Awaitable[None] | None:
@@ -60,24 +64,43 @@ def coalesce(pending: tuple[Change, ...], change: Change) -> tuple[Change, ...]:
 
 
 class HandlerStatistics(msgspec.Struct, frozen=True):
-    """Notifications of one handler: waiting for it, delivered, of those failed, and those spared by coalescing."""
+    """One handler's notifications. Times are in seconds.
+
+    pending: how many wait for it; high_water: the most there have been. oldest: for how long the oldest one waits that
+    it has not done with. delivered: how many it was given, `failed` of which it failed with, `last_error` the latest.
+    coalesced: how many it was spared. handling: for how long it was busy in all. resyncs: rounds of these.
+    """
 
     name: str
     synced: bool
     pending: int
+    high_water: int
+    oldest: float
     delivered: int
     failed: int
+    last_error: str
     coalesced: int
+    handling: float
+    resyncs: int
 
 
 class InformerStatistics(msgspec.Struct, frozen=True):
-    """Everything about one informer."""
+    """Everything about one informer.
+
+    lag: seconds for which it may have missed changes: 0 while it watches, else since it last heard from the store.
+    """
 
     name: str
     synced: bool
+    lag: float
     reflector: ReflectorStatistics
     cache: CacheStatistics
     handlers: list[HandlerStatistics]
+
+    @property
+    def pending(self) -> int:
+        """Notifications that wait for any handler."""
+        return sum(handler.pending for handler in self.handlers)
 
 
 class _Latch:
@@ -105,23 +128,31 @@ class _Latch:
 class Registration:
     """A handler's place at an informer, with the notifications that wait for it.
 
-    They wait one by one up to a limit. Beyond it those of the same object are made one (see `coalesce`) until the
-    handler has caught up, so a slow handler costs no more memory than its objects do.
+    They wait one by one, in the order in which they came, up to a limit. Beyond it those of the same object are made
+    one (see `coalesce`) until the handler has caught up, so a slow handler costs no more memory than its objects do;
+    objects then come in the order of the oldest that waits for each.
     """
 
-    def __init__(self, handler: Handler, name: str, limit: int, leave: Callable[[Registration], None]) -> None:
+    def __init__(self, handler: Handler, name: str, informer: SharedInformer, resync: float | None) -> None:
         self._handler = handler
         self._name = name
-        self._limit = limit
-        self._leave = leave
-        # None marks the end of the initial objects. Only one of the two queues has something in it.
-        self._one_by_one: deque[Change | None] = deque()
-        self._by_key: OrderedDict[str | None, tuple[Change, ...]] = OrderedDict()
+        self._informer = informer
+        self._limit = informer._queue_limit
+        self._resync = resync
+        # (when it came, what). None marks the end of the initial objects. Only one of the two has something in it.
+        self._one_by_one: deque[tuple[float, Change | None]] = deque()
+        self._by_key: OrderedDict[str | None, tuple[float, tuple[Change, ...]]] = OrderedDict()
+        self._in_hand: float | None = None  # when what is being handled came
         self._wakeup = asyncio.Event()
         self._synced = _Latch(f"the handler {name!r} had seen the initial objects")
         self._removed = False
         self._ended = False
-        self._delivered = self._failed = self._coalesced = 0
+        self._behind = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._pending = self._high_water = 0
+        self._delivered = self._failed = self._coalesced = self._resyncs = 0
+        self._handling = 0.0
+        self._last_error = ""
 
     @property
     def has_synced(self) -> bool:
@@ -136,85 +167,154 @@ class Registration:
         """Take the handler away: no notification begins after this. One that is being handled goes on. Idempotent."""
         if not self._removed:
             self._removed = True
-            self._leave(self)
+            self._informer._fan_out.leave(self)
             self._end()
 
     def statistics(self) -> HandlerStatistics:
         """Counts since the start."""
+        oldest = self._oldest()
         return HandlerStatistics(
             name=self._name,
             synced=self.has_synced,
-            pending=sum(change is not None for change in self._one_by_one) + sum(map(len, self._by_key.values())),
+            pending=self._pending,
+            high_water=self._high_water,
+            oldest=0.0 if oldest is None else self._informer._time() - oldest,
             delivered=self._delivered,
             failed=self._failed,
+            last_error=self._last_error,
             coalesced=self._coalesced,
+            handling=self._handling,
+            resyncs=self._resyncs,
         )
+
+    def _oldest(self) -> float | None:
+        if self._in_hand is not None:
+            return self._in_hand
+        if self._one_by_one:
+            return self._one_by_one[0][0]
+        return next(iter(self._by_key.values()))[0] if self._by_key else None
 
     # ---- for the informer
 
     def _put(self, changes: Sequence[Change]) -> None:
-        if not self._by_key and len(self._one_by_one) + len(changes) <= self._limit:
-            self._one_by_one.extend(changes)
+        now = self._informer._time()
+        if not self._by_key and self._pending + len(changes) <= self._limit:
+            self._one_by_one.extend([(now, change) for change in changes])
+            self._pending += len(changes)
         else:
             while self._one_by_one:
-                self._put_by_key(self._one_by_one.popleft())
+                came, waiting = self._one_by_one.popleft()
+                self._pending -= waiting is not None
+                self._put_by_key(came, waiting)
             for change in changes:
-                self._put_by_key(change)
+                self._put_by_key(now, change)
+            self._tell_if_behind(now)
+        if self._pending > self._high_water:
+            self._high_water = self._pending
         self._wakeup.set()
 
     def _put_initial(self, changes: Iterable[Change]) -> None:
         """Queue what is there already, and the mark that ends it."""
         self._put([Change(change.old, change.new, initial=True) for change in changes])
         if self._by_key:
-            self._put_by_key(None)
+            self._put_by_key(self._informer._time(), None)
         else:
-            self._one_by_one.append(None)
+            self._one_by_one.append((self._informer._time(), None))
 
-    def _put_by_key(self, change: Change | None) -> None:
+    def _put_by_key(self, came: float, change: Change | None) -> None:
         waiting = self._by_key
         if change is None:
-            waiting[None] = ()
+            waiting[None] = (came, ())
             return
         key = change.key
-        before = waiting.get(key, ())
+        first, before = waiting.get(key, (came, ()))
         after = coalesce(before, change)
         self._coalesced += len(before) + 1 - len(after)
+        self._pending += len(after) - len(before)
         if after:
-            waiting[key] = after
+            waiting[key] = (first, after)
         else:
             del waiting[key]
 
-    def _take(self) -> Sequence[Change | None]:
-        """The next notifications: those of one object, or the mark, or nothing."""
+    def _put_resync(self) -> None:
+        """Queue an update without a change for each object, but for those of which something waits already."""
+        if self._ended:
+            return
+        if self._synced.reached:
+            waiting = {change.key for _, change in self._one_by_one if change is not None} | self._by_key.keys()
+            self._put([Change(each, each) for each in self._informer.cache.list() if each.key not in waiting])
+            self._resyncs += 1
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._resync is not None:
+            wait = self._resync * self._informer._rng.uniform(1 - RESYNC_JITTER, 1 + RESYNC_JITTER)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._put_resync)
+
+    def _tell_if_behind(self, now: float) -> None:
+        oldest = self._oldest()
+        if not self._behind and oldest is not None and now - oldest > BEHIND_AFTER:
+            self._behind = True
+            _log.warning(
+                "handler_behind",
+                informer=self._informer.name,
+                handler=self._name,
+                pending=self._pending,
+                seconds=now - oldest,
+            )
+
+    def _take(self) -> tuple[float, Sequence[Change | None]] | None:
+        """The next notifications, those of one object or the mark, and when they came."""
         if self._one_by_one:
-            return (self._one_by_one.popleft(),)
+            came, change = self._one_by_one.popleft()
+            self._pending -= change is not None
+            return came, (change,)
         if self._by_key:
-            key, changes = self._by_key.popitem(last=False)
-            return (None,) if key is None else changes
-        return ()
+            key, (came, changes) = self._by_key.popitem(last=False)
+            self._pending -= len(changes)
+            return came, (None,) if key is None else changes
+        return None
 
     async def _run(self) -> None:
         """Deliver until `_end`, or cancelled."""
+        clock = asyncio.get_running_loop().time
         done = 0
-        while not self._ended:
-            taken = self._take()
-            if not taken:
-                self._wakeup.clear()
-                await self._wakeup.wait()
-                continue
-            for change in taken:
-                if change is None:
-                    self._synced.reach()
-                elif not self._ended:
-                    waits = self._call(change)
-                    if waits is not None:
-                        await self._finish(waits, change)
-                    done += 1
-            if done >= NOTIFICATIONS_BETWEEN_YIELDS:
-                done = 0
-                await asyncio.sleep(0)
-        self._one_by_one.clear()
-        self._by_key.clear()
+        if not self._ended:
+            self._arm()
+        try:
+            while not self._ended:
+                taken = self._take()
+                if taken is None:
+                    await self._wait()
+                    continue
+                self._in_hand, changes = taken
+                for change in changes:
+                    if change is None:
+                        self._synced.reach()
+                    elif not self._ended:
+                        began = clock()
+                        waits = self._call(change)
+                        if waits is not None:
+                            await self._finish(waits, change)
+                        self._handling += clock() - began
+                        done += 1
+                self._in_hand = None
+                if done >= NOTIFICATIONS_BETWEEN_YIELDS:
+                    done = 0
+                    await asyncio.sleep(0)
+        finally:
+            self._in_hand = None
+            self._pending = 0
+            self._one_by_one.clear()
+            self._by_key.clear()
+
+    async def _wait(self) -> None:
+        """Wait for something to deliver."""
+        if self._behind:
+            self._behind = False
+            _log.info("handler_caught_up", informer=self._informer.name, handler=self._name)
+        self._wakeup.clear()
+        await self._wakeup.wait()
 
     def _call(self, change: Change) -> Awaitable[None] | None:
         old, new = change.old, change.new
@@ -227,31 +327,34 @@ class Registration:
                 result = self._handler.on_add(new, change.initial)
             else:
                 result = self._handler.on_update(old, new)
-        # One handler's failure must not reach the others; it is logged and counted. A `def` cannot be cancelled, so a
-        # CancelledError is one too: it would end this handler's task without a word.
-        except (Exception, asyncio.CancelledError):  # noqa: BLE001
-            self._note_failure(change)
+        # One handler's failure must not reach the others; it is logged and counted. SystemExit is one too, it would end
+        # the loop. So is CancelledError: a `def` cannot be cancelled, and it would end this task without a word.
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001
+            self._note_failure(change, error)
             return None
         return result if result is not None and inspect.isawaitable(result) else None
 
     async def _finish(self, waits: Awaitable[None], change: Change) -> None:
         try:
             await waits
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             # It was not this task that was cancelled but something that the handler waited for.
-            self._note_failure(change)
-        except Exception:  # noqa: BLE001 (as above)
-            self._note_failure(change)
+            self._note_failure(change, error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (as above)
+            self._note_failure(change, error)
 
-    def _note_failure(self, change: Change) -> None:
+    def _note_failure(self, change: Change, error: BaseException) -> None:
         self._failed += 1
-        _log.exception("a handler failed", handler=self._name, key=change.key)
+        self._last_error = f"{change.key}: {error!r}"
+        _log.exception("a handler failed", informer=self._informer.name, handler=self._name, key=change.key)
 
     def _end(self) -> None:
         self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._synced.give_up()
         self._wakeup.set()
 
@@ -272,6 +375,9 @@ class _FanOut:
         self.synced.reach()
         for registration in self.registrations:
             registration._put_initial(changes)
+
+    def get(self, key: str) -> Stored | None:
+        return self.cache.get(key)
 
     def leave(self, registration: Registration) -> None:
         self.registrations.pop(registration, None)
@@ -299,8 +405,8 @@ class SharedInformer:
     5. An object that was deleted and made anew under the same key is a delete and an add.
     6. A handler that is slow or fails affects no other; a failed notification is not repeated.
 
-    indexers: of the cache. queue_limit: notifications a handler may be behind before they coalesce by object.
-    rng, backoff, page_size, on_transition: see `Reflector`.
+    indexers, selector, transform: see `Cache`. queue_limit: notifications a handler may be behind before they coalesce
+    by object. rng, backoff, page_size, on_transition: see `Reflector`.
 
     Use it as `async with informer:`, or give `run()` a task of your own.
     """
@@ -311,6 +417,8 @@ class SharedInformer:
         *,
         name: str = "",
         indexers: Mapping[str, Indexer] = DEFAULT_INDEXERS,
+        selector: SelectorLike = None,
+        transform: Transform | None = None,
         rng: random.Random | None = None,
         queue_limit: int = QUEUE_LIMIT,
         backoff: Backoff | None = None,
@@ -318,18 +426,21 @@ class SharedInformer:
         on_transition: Callable[[Transition], None] | None = None,
     ) -> None:
         self.name = name
-        self._cache = Cache(indexers)
+        self._rng = rng or random.Random()
+        self._cache = Cache(indexers, selector=selector, transform=transform)
         self._fan_out = _FanOut(self._cache)
         self._reflector = Reflector(
             list_watch,
             self._fan_out,
-            rng=rng or random.Random(),
+            name=name,
+            rng=self._rng,
             backoff=backoff,
             page_size=page_size,
             on_transition=on_transition,
         )
         self._queue_limit = queue_limit
         self._names = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._group: asyncio.TaskGroup | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
@@ -353,16 +464,21 @@ class SharedInformer:
         """Wait until the first list is in the cache; raises `InformerStopped` if it stops before."""
         await self._fan_out.synced.wait()
 
-    def add_handler(self, handler: Handler, *, name: str = "") -> Registration:
+    def add_handler(self, handler: Handler, *, name: str = "", resync: float | None = None) -> Registration:
         """Register a handler, before the informer runs or while it does. O(objects) in the latter case.
 
-        name: for logs and statistics; by default its class and a number. Raises `InformerStopped` after the end.
+        name: for logs and statistics; by default its class and a number.
+        resync: about how often, in seconds, to tell it of every object in the cache again, as an update whose `old` is
+            its `new`. The store is not asked, and nothing is lost without it: it is for handlers that also depend on
+            something they are not told of. Raises `InformerStopped` after the end.
         """
+        if resync is not None and not resync > 0:
+            raise ValueError(f"resync is a number of seconds, not {resync!r}; leave it out for none")
         if self._stopped:
             raise InformerStopped(f"the informer {self.name!r} has stopped")
         self._names += 1
         name = name or f"{type(handler).__name__}-{self._names}"
-        registration = Registration(handler, name, self._queue_limit, self._fan_out.leave)
+        registration = Registration(handler, name, self, resync)
         self._fan_out.registrations[registration] = None
         if self.has_synced:
             registration._put_initial(Change(None, stored) for stored in self._cache.list())
@@ -374,6 +490,7 @@ class SharedInformer:
         """Run until cancelled; once. When it ends, whoever waits for it gets `InformerStopped`."""
         if self._group is not None or self._stopped:
             raise RuntimeError("an informer runs once")
+        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as self._group:
                 for registration in self._fan_out.registrations:
@@ -398,11 +515,12 @@ class SharedInformer:
         for registration in self._fan_out.registrations:
             registration._end()
 
-    def start(self) -> None:
-        """Run in a task of its own, until `stop`."""
+    def start(self) -> asyncio.Task[None]:
+        """Run in a task of its own, until `stop`. What is returned ends by itself only with an error."""
         if self._task is not None:
             raise RuntimeError("an informer runs once")
         self._task = asyncio.get_running_loop().create_task(self.run(), name=f"informer {self.name}")
+        return self._task
 
     async def stop(self) -> None:
         """End what `start` began, and raise the error it ended with if it was not this. Idempotent.
@@ -428,11 +546,17 @@ class SharedInformer:
         await self.stop()
 
     def statistics(self) -> InformerStatistics:
-        """Everything about it, now."""
+        """Everything about it, now. On the loop's thread."""
+        reflector = self._reflector.statistics()
         return InformerStatistics(
             name=self.name,
             synced=self.has_synced,
-            reflector=self._reflector.statistics(),
+            lag=0.0 if reflector.state is State.WATCHING else reflector.silent_for,
+            reflector=reflector,
             cache=self._cache.statistics(),
             handlers=[registration.statistics() for registration in self._fan_out.registrations],
         )
+
+    def _time(self) -> float:
+        """The loop's clock; 0 before it runs."""
+        return 0.0 if self._loop is None else self._loop.time()

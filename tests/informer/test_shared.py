@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import json
 import random
 from collections.abc import Sequence
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +17,7 @@ from informer.errors import Unreachable
 from informer.listwatch import StoreListWatch
 from informer.reflector import Backoff, State
 from informer.shared import Handler, Registration, SharedInformer, coalesce
+from informer.transforms import TRANSFORMED, drop_fields
 from kvstore.client.embedded import EmbeddedClient
 from tests.informer.faulty import FaultyListWatch
 from tests.informer.recorder import Recorder
@@ -134,6 +138,8 @@ async def test_a_slow_handler_delays_no_other_and_its_queue_is_bounded(
         statistics = behind.statistics()
         assert statistics.pending <= 6
         assert statistics.coalesced > 250
+        assert 6 <= statistics.high_water <= 8
+        assert statistics.delivered == 1
         gate.set()
         await slow.until_known({stored.key: stored.data for stored in informer.cache.list()})
         assert len(slow.seen) < 20
@@ -192,6 +198,158 @@ async def test_a_failing_handler_is_counted_and_goes_on(
     logged = capsys.readouterr().out
     assert "broken on add" in logged
     assert "failing" in logged
+
+
+@pytest.mark.virtual_time
+async def test_how_far_a_handler_is_behind_is_measured_and_told(
+    client: EmbeddedClient, source: FaultyListWatch
+) -> None:
+    class Slow(Handler):
+        async def on_add(self, new: Stored, initial: bool) -> None:
+            await asyncio.sleep(10)
+
+        def on_update(self, old: Stored, new: Stored) -> None:
+            raise SystemExit("not the handler's to decide")
+
+    informer = SharedInformer(source, name="pods", rng=random.Random(1), queue_limit=2)
+    registration = informer.add_handler(Slow(), name="slow")
+    assert registration.statistics().oldest == 0
+    with structlog.testing.capture_logs() as logs:
+        async with informer:
+            await registration.wait_synced()
+            for n in range(5):
+                await informer.cache.wait_for(await put(client, f"a/{n}"))
+                await asyncio.sleep(1)
+            statistics = registration.statistics()
+            assert (statistics.pending, statistics.high_water, statistics.delivered) == (4, 4, 1)
+            assert statistics.oldest == pytest.approx(5, abs=0.1)  # the one that it is busy with
+            await asyncio.sleep(10)
+            statistics = registration.statistics()
+            assert (statistics.pending, statistics.delivered) == (3, 2)
+            assert statistics.oldest == pytest.approx(14, abs=0.1)
+            await asyncio.sleep(40)
+            await put(client, "a/0", b"2")
+            await asyncio.sleep(1)
+            statistics = registration.statistics()
+            assert (statistics.pending, statistics.oldest, statistics.delivered) == (0, 0, 6)
+            assert statistics.handling == pytest.approx(50, abs=0.1)
+            assert (statistics.failed, "SystemExit" in statistics.last_error) == (1, True)
+    told = [entry for entry in logs if entry["event"].startswith("handler_")]
+    assert [(entry["event"], entry["informer"], entry["handler"]) for entry in told] == [
+        ("handler_behind", "pods", "slow"),
+        ("handler_caught_up", "pods", "slow"),
+    ]
+
+
+class Updates(Handler):
+    """Remembers which updates were none, and when all objects had one."""
+
+    def __init__(self) -> None:
+        self.same: list[tuple[float, str]] = []
+        self.changed: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def on_update(self, old: Stored, new: Stored) -> None:
+        if old is new:
+            self.same.append((asyncio.get_running_loop().time(), new.key))
+        else:
+            self.changed.append(new.key)
+        await self.gate.wait()
+
+
+@pytest.mark.virtual_time
+async def test_a_resync_tells_of_every_object_again_from_the_cache(
+    client: EmbeddedClient, source: FaultyListWatch, informer: SharedInformer
+) -> None:
+    for n in range(20):  # more than a queue holds
+        await put(client, f"a/{n:02}")
+    asked, other = Updates(), Updates()
+    registration = informer.add_handler(asked, resync=100)
+    informer.add_handler(other)
+    for period in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="resync"):
+            informer.add_handler(Updates(), resync=period)
+    async with informer:
+        await registration.wait_synced()
+        pages = source.pages
+        await asyncio.sleep(1000)
+        assert source.pages == pages
+        assert registration.statistics().resyncs == len(asked.same) / 20
+        assert 9 <= len(asked.same) / 20 <= 11
+        rounds = [when for when, key in asked.same if key == "a/00"]
+        waits = [later - earlier for earlier, later in itertools.pairwise(rounds)]
+        assert all(89 < wait < 111 for wait in waits)
+        assert len(set(waits)) == len(waits)
+        asked.gate.clear()
+        await asyncio.sleep(350)  # a handler that is busy is not given the same once more for each round
+        assert registration.statistics().pending == 20
+        await put(client, "a/19", b"2")
+        await asyncio.sleep(0.1)
+        assert registration.statistics().pending == 20
+        asked.gate.set()
+        await asyncio.sleep(1)
+        assert asked.changed == ["a/19"]
+        registration.remove()
+        seen = len(asked.same)
+        await asyncio.sleep(500)
+        assert len(asked.same) == seen
+    assert other.same == []
+    assert other.changed == ["a/19"]
+
+
+@pytest.mark.virtual_time
+async def test_lag_counts_while_the_store_is_away(
+    client: EmbeddedClient, source: FaultyListWatch, informer: SharedInformer
+) -> None:
+    async with informer:
+        await informer.wait_synced()
+        await asyncio.wait_for(_watching(source), 10)
+        await asyncio.sleep(5)
+        assert informer.statistics().lag == 0
+        source.cut(Unreachable("cut"), stay_away=True)
+        await asyncio.sleep(20)
+        assert informer.statistics().lag == pytest.approx(25, abs=0.1)
+        source.connected.set()
+        await asyncio.sleep(1)
+        assert informer.statistics().lag == 0
+
+
+async def test_a_selector_and_a_transform_show_in_what_handlers_are_told(
+    client: EmbeddedClient, source: FaultyListWatch
+) -> None:
+    informer = SharedInformer(source, selector="app=web", transform=drop_fields("spec"))
+    recorder = Recorder()
+    informer.add_handler(recorder)
+
+    async def label(name: str, app: str) -> str:
+        return await put(client, name, b'{"metadata":{"labels":{"app":"%s"}},"spec":{"a":1}}' % app.encode())
+
+    await label("a/1", "web")
+    await label("a/2", "db")
+    async with informer:
+        await recorder.until(lambda: len(recorder.seen) == 1)
+        assert b"spec" in await source_data(client, "a/1")
+        assert json.loads(recorder.known["a/1"].data).keys() == {"metadata", TRANSFORMED}
+        await label("a/2", "web")
+        await label("a/1", "db")
+        last = await label("a/1", "web")
+        await informer.cache.wait_for(last)
+        await recorder.until(lambda: len(recorder.seen) == 4)
+    assert [(what, key) for what, key, _ in recorder.seen] == [
+        ("add", "a/1"),
+        ("add", "a/2"),
+        ("delete", "a/1"),
+        ("add", "a/1"),
+    ]
+    assert recorder.tombstones == []
+    recorder.check()
+
+
+async def source_data(client: EmbeddedClient, name: str) -> bytes:
+    found = await client.get(PREFIX + name.encode())
+    assert found is not None
+    return found.value
 
 
 async def test_a_removed_handler_is_told_nothing_more(client: EmbeddedClient, informer: SharedInformer) -> None:
