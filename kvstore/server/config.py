@@ -42,9 +42,10 @@ class LogConfig:
 class ServeConfig:
     """How to serve a data directory.
 
-    HTTP is off unless URLs for it are given: gRPC in Python cannot share its port, and a port that nobody asked for is
-    not opened. `stop_grace` is how long, in seconds, calls under way may take to end when the server stops; watches
-    are ended at once. `max_concurrent_streams` is a limit for each connection. `log` is for whoever owns the process.
+    HTTP is off unless URLs for it are given, since a port that nobody asked for is not opened. A URL of
+    `listen_client_urls` may be one of `listen_client_http_urls`, too: its port serves both. `stop_grace` is how long,
+    in seconds, calls under way may take to end when the server stops; watches are ended at once.
+    `max_concurrent_streams` is a limit for each connection. `log` is for whoever owns the process.
     """
 
     data_dir: Path
@@ -58,6 +59,16 @@ class ServeConfig:
     auto_compaction: AutoCompaction | None = None
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
     node: NodeOptions = dataclasses.field(default_factory=NodeOptions)
+
+    @property
+    def shared_urls(self) -> tuple[str, ...]:
+        """Where both gRPC and HTTP are served. Port 0 names no port, so it is never one and the same."""
+        http = {parse_listen_url(url) for url in self.listen_client_http_urls}
+        return tuple(
+            url
+            for url, address in ((url, parse_listen_url(url)) for url in self.listen_client_urls)
+            if address.port and address in http
+        )
 
 
 class ListenAddress(NamedTuple):

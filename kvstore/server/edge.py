@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import shutil
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -25,6 +28,7 @@ from kvstore.server.config import (
     ListenError,
     parse_listen_url,
 )
+from kvstore.server.splice import Splices
 from kvstore.server.tls import ServerTLS
 from kvstore.services import CALLER, Route, Stream, Unary, caller_from, routes
 
@@ -41,6 +45,9 @@ MAX_PENDING_CALLS = 20_000
 """Calls that may wait for the event loop, over all connections, at some 12 kB each. Beyond it gRPC ends calls of
 anybody as Cancelled, which no client tries again; its own default of 1,000 is less than one busy client can send."""
 
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds that a client has for TLS, and until its first HTTP/2 frame."""
+
 HARD_RECEIVE_FACTOR = 4
 """gRPC itself refuses messages this many times over the limit, unread. Below that we refuse, in etcd's words."""
 
@@ -51,7 +58,8 @@ class Server:
     """A node on the network.
 
     `listen_client_urls` are `http://HOST:PORT`, or `https://HOST:PORT` with `tls`; after `start`, `client_urls` has
-    the same with the ports in use. `advertise_client_urls` is what the member list shows instead, if given.
+    the same with the ports in use. `advertise_client_urls` is what the member list shows instead, if given. Those of
+    `shared_urls` are left to somebody else to listen on, who gives `take` the connections that are for gRPC.
     """
 
     def __init__(
@@ -62,6 +70,7 @@ class Server:
         advertise_client_urls: Sequence[str] = (),
         max_concurrent_streams: int = 2**31 - 1,
         tls: ServerTLS | None = None,
+        shared_urls: Sequence[str] = (),
     ) -> None:
         self._addresses = [parse_listen_url(url) for url in listen_client_urls]
         if not self._addresses:
@@ -71,6 +80,9 @@ class Server:
                 raise InvalidListenURL(f"cannot listen on {url!r}: https needs a --cert-file and a --key-file")
         self._node = node
         self._tls = tls
+        self.shared = {parse_listen_url(url) for url in shared_urls}
+        self._directory: Path | None = None  # of the Unix sockets that stand for shared addresses
+        self._splices = Splices()
         self._advertised = list(advertise_client_urls)
         self.max_message = node.options.max_request_bytes + MAX_REQUEST_OVERHEAD
         self._max_concurrent_streams = max_concurrent_streams
@@ -95,7 +107,8 @@ class Server:
         """Listen and answer. Raises `ListenError` when an address cannot be used; then nothing listens."""
         credentials = None if self._tls is None else self._tls.grpc_credentials()
         for address in self._addresses:
-            await _check_free(address)
+            if address not in self.shared:
+                await _check_free(address)
         server = grpc.aio.server(
             options=(
                 # By default a second server binds the same port in silence and gets half of the clients.
@@ -109,18 +122,24 @@ class Server:
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
                 ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+                ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_TIMEOUT * 1000)),
             )
         )
         handlers = {path: self._handler(route, self.counters[path]) for path, route in self.routes.items()}
         server.add_generic_rpc_handlers((_Handlers(handlers),))
         try:
             for address in self._addresses:
-                port = _listen(server, address, credentials)
-                self.client_urls.append(address._replace(port=port).url)
+                if address in self.shared:
+                    _listen(server, address, f"unix:{self._path(address)}", credentials)
+                    self.client_urls.append(address.url)
+                else:
+                    port = _listen(server, address, address.target, credentials)
+                    self.client_urls.append(address._replace(port=port).url)
             await server.start()
         except BaseException:
             self.client_urls.clear()
             await server.stop(None)
+            self._remove_directory()
             raise
         self._server = server
 
@@ -140,6 +159,25 @@ class Server:
         # gRPC does not wait for the statuses that were on their way to clients that had just gone.
         if ending:
             await asyncio.wait(ending, timeout=grace)
+        self._splices.abort()
+        self._remove_directory()
+
+    async def take(self, connection: socket.socket, address: ListenAddress) -> None:
+        """Serve gRPC on a connection that came in at a shared address; it is this server's from now on.
+
+        Returns once the server has it. Raises OSError when the server has stopped.
+        """
+        await self._splices.join(connection, self._path(address))
+
+    def _path(self, address: ListenAddress) -> Path:
+        if self._directory is None:
+            self._directory = Path(tempfile.mkdtemp(prefix="kvstore-"))
+        return self._directory / f"{'s' if address.tls else 'p'}{self._addresses.index(address)}"
+
+    def _remove_directory(self) -> None:
+        if self._directory is not None:
+            shutil.rmtree(self._directory)
+            self._directory = None
 
     def statistics(self) -> list[MethodStatistics]:
         """The calls of every method since the start, over gRPC and the JSON gateway."""
@@ -296,11 +334,13 @@ def _type_of(path: str, route: Route) -> str:
     return "bidi_stream" if method.client_streaming else "server_stream"
 
 
-def _listen(server: grpc.aio.Server, address: ListenAddress, credentials: grpc.ServerCredentials | None) -> int:
+def _listen(
+    server: grpc.aio.Server, address: ListenAddress, target: str, credentials: grpc.ServerCredentials | None
+) -> int:
     try:
         if address.tls:
             assert credentials is not None
-            return server.add_secure_port(address.target, credentials)
-        return server.add_insecure_port(address.target)
+            return server.add_secure_port(target, credentials)
+        return server.add_insecure_port(target)
     except RuntimeError as error:
         raise ListenError(f"cannot listen on {address.target}: {error}") from error

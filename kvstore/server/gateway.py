@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -101,10 +102,14 @@ LARGE_ANSWER = 256 * 1024
 
 
 class Gateway:
-    """Serves the routes over HTTP. `handle` is for every path below `/v3/`; `stop` ends the streams."""
+    """Serves the routes over HTTP. `handle` is for every path below `/v3/`; `stop` ends the streams.
 
-    def __init__(self, server: Server) -> None:
+    A request's body, of a stream the first message, must be there within `body_timeout` seconds.
+    """
+
+    def __init__(self, server: Server, body_timeout: float) -> None:
         self._server = server
+        self._body_timeout = body_timeout
         self._max_message = server.max_message
         self._streams: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -136,7 +141,7 @@ class Gateway:
     ) -> web.Response:
         try:
             with counter:
-                message = self._decoded(route, counter, await request.read())
+                message = self._decoded(route, counter, await self._body(request))
                 data = await route.call(message)
                 counter.sent(len(data))
         except web.HTTPRequestEntityTooLarge:
@@ -144,6 +149,13 @@ class Gateway:
         except KvError as error:
             return _error(error)
         return web.Response(body=await _encoded(answer, data), content_type="application/json")
+
+    async def _body(self, request: web.Request) -> bytes:
+        try:
+            async with asyncio.timeout(self._body_timeout):
+                return await request.read()
+        except TimeoutError:
+            raise _too_slow() from None
 
     async def _stream(
         self, route: Stream, answer: type[Message], counter: CallCounter, request: web.Request
@@ -181,14 +193,24 @@ class Gateway:
             self._streams.discard(task)
         if not response.prepared:
             return _error(failed)
-        await response.write(_stream_error(failed))
-        await response.write_eof()
+        with contextlib.suppress(ConnectionError):  # the client may have gone as well
+            await response.write(_stream_error(failed))
+            await response.write_eof()
         return response
 
     async def _messages(self, route: Stream, counter: CallCounter, content: StreamReader) -> AsyncIterator[Message]:
         split = Splitter(self._max_message * JSON_FACTOR)
-        async for chunk in content.iter_any():
+        deadline: float | None = asyncio.get_running_loop().time() + self._body_timeout
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    chunk = await content.readany()
+            except TimeoutError:
+                raise _too_slow() from None
+            if not chunk:
+                break
             for each in split.feed(chunk):
+                deadline = None  # how long the messages after the first may take is the client's affair
                 yield self._decoded(route, counter, each)
         if split.rest.strip():
             yield self._decoded(route, counter, split.rest)  # cut short or malformed: it says which
@@ -267,6 +289,10 @@ def _stream_error(error: KvError) -> bytes:
     status = HTTP_STATUS[error.code]
     told = {"grpc_code": int(error.code), "http_code": status, "message": error.message}
     return msgspec.json.encode({"error": told | {"http_status": HTTPStatus(status).phrase}}) + b"\n"
+
+
+def _too_slow() -> KvError:
+    return KvError("the request's body took too long", code=Code.CANCELLED)
 
 
 def _too_large(limit: int, size: int | None = None) -> KvError:

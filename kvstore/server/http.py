@@ -1,14 +1,15 @@
-"""HTTP beside gRPC, on ports of its own: version, health, metrics and the JSON gateway. Imported only when asked for.
+"""HTTP beside gRPC: version, health, metrics and the JSON gateway. Imported only when asked for.
 
-`listen_client_http_urls` have all of it, as etcd's client port has; `listen_metrics_urls` only health and metrics, so
-that a monitoring network needs no way to the data.
+`listen_client_http_urls` have all of it, as etcd's client port has, and may be shared with gRPC; `listen_metrics_urls`
+only health and metrics, so that a monitoring network needs no way to the data.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
+import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -16,14 +17,18 @@ from typing import NamedTuple, Self
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
 
 from kvstore.api import Compare, CompareResult, CompareTarget, DeleteRange, Range, Txn
 from kvstore.errors import KvError
 from kvstore.node import Node
-from kvstore.server.config import AddressInUse, InvalidListenURL, ListenAddress, ListenError, parse_listen_url
+from kvstore.server.config import InvalidListenURL, ListenAddress, parse_listen_url
+from kvstore.server.connections import Connections, HttpLimits
 from kvstore.server.edge import Server
 from kvstore.server.gateway import JSON_FACTOR, Gateway
+from kvstore.server.listener import Listener
 from kvstore.server.metrics import CONTENT_TYPE, Metrics
+from kvstore.server.sniff import speaks_grpc
 from kvstore.server.tls import ServerTLS
 from kvstore.version import CLUSTER_VERSION, SERVER_VERSION
 
@@ -40,7 +45,8 @@ class HttpServer:
     """The HTTP side of a started gRPC `Server`.
 
     After `start`, `client_urls` and `metrics_urls` have the ports in use. Raises `ListenError` when an address cannot
-    be used; then nothing listens.
+    be used; then nothing listens. At a client URL that is one of the server's `shared_urls` clients are told apart by
+    what they say first: who speaks gRPC is handed on to the server.
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class HttpServer:
         metrics_urls: Sequence[str] = (),
         tls: ServerTLS | None = None,
         stop_grace: float = 2.0,
+        limits: HttpLimits | None = None,
     ) -> None:
         self._client_addresses = [parse_listen_url(url) for url in client_urls]
         self._metrics_addresses = [parse_listen_url(url) for url in metrics_urls]
@@ -61,10 +68,14 @@ class HttpServer:
         self._tls = tls.context() if tls is not None and encrypted else None
         self._metrics = Metrics(node, server)
         self._health = Health(node)
-        self._gateway = Gateway(server)
+        self._server = server
+        self._connections = Connections(limits or HttpLimits())
+        self._gateway = Gateway(server, self._connections.limits.body)
         self._max_body = server.max_message * JSON_FACTOR
         self._stop_grace = stop_grace
         self._runners: list[web.AppRunner] = []
+        self._listeners: list[Listener] = []
+        self._greeting: set[asyncio.Task[None]] = set()
         self.client_urls: list[str] = []
         self.metrics_urls: list[str] = []
 
@@ -90,6 +101,13 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Stop listening, end streams, give other calls `stop_grace` seconds to end. Idempotent."""
+        for listener in self._listeners:
+            listener.stop()
+        self._listeners.clear()
+        for task in self._greeting:
+            task.cancel()
+        if self._greeting:
+            await asyncio.wait(self._greeting)
         runners, self._runners = self._runners, []
         self._gateway.stop()
         await asyncio.gather(*(runner.cleanup() for runner in runners))
@@ -97,7 +115,7 @@ class HttpServer:
         self.metrics_urls.clear()
 
     def _metrics_app(self) -> web.Application:
-        app = web.Application(client_max_size=self._max_body)
+        app = web.Application(client_max_size=self._max_body, middlewares=[self._while_busy])
         for path, handler in {
             "/metrics": self._answer_metrics,
             "/health": self._health.health,
@@ -130,15 +148,55 @@ class HttpServer:
         )
         await runner.setup()
         self._runners.append(runner)
-        site = web.TCPSite(runner, address.host, address.port, ssl_context=self._tls if address.tls else None)
+        assert runner.server is not None
+        serve = runner.server
+
+        def accepted(connection: socket.socket) -> None:
+            task = asyncio.create_task(self._greet(connection, address, serve))
+            self._greeting.add(task)
+            task.add_done_callback(lambda _: self._greeted(task, connection))
+            self._connections.enter(task, task.cancel)
+
+        listener = Listener(address, accepted)
+        await listener.start()
+        self._listeners.append(listener)
+        return address._replace(port=listener.port).url
+
+    async def _greet(self, connection: socket.socket, address: ListenAddress, serve: web.Server) -> None:
+        """Find out what a new client speaks, and hand it on."""
+        handshake = self._connections.limits.handshake
+        task = asyncio.current_task()
         try:
-            await site.start()
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise AddressInUse(f"cannot listen on {address.target}: the port is in use") from error
-            raise ListenError(f"cannot listen on {address.target}: {error.strerror or error}") from error
-        port: int = runner.addresses[0][1]
-        return address._replace(port=port).url
+            if address in self._server.shared:
+                async with asyncio.timeout(handshake):
+                    is_grpc = await speaks_grpc(connection, tls=address.tls)
+                    if is_grpc:
+                        await self._server.take(connection, address)
+                        return
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self._connections.protocol(serve(), task),
+                connection,
+                ssl=self._tls if address.tls else None,
+                ssl_handshake_timeout=handshake if address.tls else None,
+                ssl_shutdown_timeout=handshake if address.tls else None,
+            )
+        except (OSError, ssl.SSLError) as error:  # TimeoutError is one, too
+            log.debug("http_connection_refused", error=str(error) or type(error).__name__)
+            connection.close()
+
+    def _greeted(self, task: asyncio.Task[None], connection: socket.socket) -> None:
+        self._greeting.discard(task)
+        self._connections.leave(task)
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error is not None:  # cancelled perhaps before it ran at all
+            connection.close()
+        if error is not None:
+            log.error("http_connection_failed", exc_info=error)
+
+    @web.middleware
+    async def _while_busy(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        async with self._connections.busy(request.transport):
+            return await handler(request)
 
 
 class _Told(logging.Handler):

@@ -19,6 +19,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 KEPT_MEMORY = 64 << 20
 LARGEST_KEPT = 32 << 20  # glibc takes no more
 
+# When the garbage collector looks at young, older and all objects. With Python's own numbers it takes for old what
+# thousands of calls hold while they are under way, and stops everybody several times a second to look at everything.
+COLLECT_AFTER = (10_000, 3, 10)
+
 
 async def serve(config: ServeConfig, on_ready: Callable[[Server], None] | None = None) -> None:
     """Open the data directory, answer clients until SIGINT or SIGTERM, then stop and close it.
@@ -29,6 +33,7 @@ async def serve(config: ServeConfig, on_ready: Callable[[Server], None] | None =
     """
     _keep_freed_memory()
     async with Node.open(config.data_dir, config.node) as node:
+        gc.set_threshold(*COLLECT_AFTER)
         gc.freeze()  # what start-up made stays: the collector need not look at it again and again
         async with AsyncExitStack() as stack:
             server = await _start(node, config, stack)
@@ -45,6 +50,7 @@ async def _start(node: Node, config: ServeConfig, stack: AsyncExitStack) -> Serv
         advertise_client_urls=config.advertise_client_urls,
         max_concurrent_streams=config.max_concurrent_streams,
         tls=config.tls,
+        shared_urls=config.shared_urls,
     )
     await server.start()
     stack.push_async_callback(server.stop, config.stop_grace)

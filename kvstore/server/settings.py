@@ -58,7 +58,7 @@ SETTINGS = (
     Setting("name", "default", "", "The member's name."),
     Setting("listen-client-urls", "http://127.0.0.1:2379", "URLs", "Where to listen for gRPC; port 0 for any."),
     Setting("advertise-client-urls", "", "URLs", "What the member list shows; else where it listens."),
-    Setting("listen-client-http-urls", "", "URLs", "Where to listen for HTTP: JSON, version, health, metrics."),
+    Setting("listen-client-http-urls", "", "URLs", "Where to listen for HTTP; may be the same as for gRPC."),
     Setting("listen-metrics-urls", "", "URLs", "Where to listen for HTTP with health and metrics only."),
     Setting("cert-file", "", "path", "The server's certificate, for https URLs.", TLS_SECTION),
     Setting("key-file", "", "path", "The key of that certificate.", TLS_SECTION),
@@ -181,9 +181,9 @@ def _config(values: Mapping[str, str]) -> ServeConfig:
     if not listen:
         raise SettingError("--listen-client-urls names no URL")
     http, metrics = _urls(values["listen-client-http-urls"]), _urls(values["listen-metrics-urls"])
-    for url in (*http, *metrics):
-        if url in listen and not url.endswith(":0"):
-            raise SettingError(f"{url} is for gRPC: HTTP needs a port of its own")
+    for url in metrics:
+        if url in (*listen, *http) and not url.endswith(":0"):
+            raise SettingError(f"{url} is for clients: --listen-metrics-urls needs a port of its own")
     quota = _integer(values, "quota-backend-bytes", 0)
     interval = _duration(values, "watch-progress-notify-interval")
     if interval <= 0:

@@ -199,7 +199,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, text: str, says: str) -> None
         ({"max-txn-ops": ""}, "--max-txn-ops"),
         ({"bcrypt-cost": "32"}, "--bcrypt-cost: expected a whole number from 4 to 31, got '32'"),
         ({"listen-client-urls": " , "}, "--listen-client-urls names no URL"),
-        ({"listen-metrics-urls": "http://127.0.0.1:2379"}, "http://127.0.0.1:2379 is for gRPC: HTTP needs a port of"),
+        ({"listen-metrics-urls": "http://127.0.0.1:2379"}, "--listen-metrics-urls needs a port of its own"),
         ({"watch-progress-notify-interval": "10"}, "expected a duration such as 90s, 10m or 1h30m, got '10'"),
         ({"watch-progress-notify-interval": "0s"}, "expected a time above 0"),
         ({"auto-compaction-mode": "daily", "auto-compaction-retention": "1"}, "expected periodic or revision"),
