@@ -21,7 +21,6 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
-from typing import TypeAlias
 
 import msgspec
 
@@ -31,6 +30,7 @@ from kvstore.event import StoredEvent
 from kvstore.matcher import Group, Matcher
 from kvstore.revision import TOMBSTONE
 from kvstore.store import Store
+from kvstore.turns import Turns
 
 OUTBOX_BYTES = 4 << 20  # a stream takes more only while less than this is waiting
 # What the outboxes of all streams share: with many streams the bound of each is its part of this, but no less than
@@ -41,6 +41,8 @@ SMALLEST_OUTBOX = 16 << 10
 MAX_RESPONSE_BYTES = 1 << 20
 HISTORY_SLICE_BYTES = 1 << 20  # how much history one pass reads: a few milliseconds
 WATCHERS_PER_PASS = 512  # as in etcd
+PASS_PAUSE = 0.01  # seconds; when all of a pass have caught up, those who come within it share the next one
+RESPONSES_A_TURN = 8  # of all streams, in one turn of the loop: a millisecond; a call takes some six turns
 EVENT_OVERHEAD = 16  # bytes, about, around each record in a response
 CONTROL_BYTES = 64  # what a response without events is counted as
 PROGRESS_JITTER = 0.1  # of the interval, as in etcd: keeps streams from reporting all at once
@@ -48,8 +50,29 @@ PROGRESS_JITTER = 0.1  # of the interval, as in etcd: keeps streams from reporti
 EMPTY_RANGE = "mvcc: watcher range is empty"
 DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
 
-# Events of whole revisions for one response, their size in bytes, and their last revision.
-Part: TypeAlias = tuple[list[StoredEvent], int, int]
+
+class Part:
+    """Events of whole revisions for one response, their size in bytes, and their last revision.
+
+    All watchers that want the same share it, and what it is on the wire.
+    """
+
+    __slots__ = ("_wire", "events", "last", "prev_kv", "size")
+
+    def __init__(self, events: list[StoredEvent], size: int, prev_kv: bool) -> None:
+        self.events = events
+        self.size = size
+        self.last = events[-1].mod_revision
+        self.prev_kv = prev_kv
+        self._wire: bytes | None = None
+
+    def wire(self) -> bytes:
+        """The events as they stand in a WatchResponse."""
+        if len(self.events) == 1:
+            return self.events[0].wire(self.prev_kv)
+        if self._wire is None:
+            self._wire = b"".join([event.wire(self.prev_kv) for event in self.events])
+        return self._wire
 
 
 class State(enum.Enum):
@@ -109,7 +132,7 @@ class StreamResponse:
     """One message to a watching client. `prev_kv` says whether its events show what they replaced."""
 
     __slots__ = (
-        "_own",
+        "_part",
         "cancel_reason",
         "canceled",
         "compact_revision",
@@ -140,16 +163,27 @@ class StreamResponse:
         self.prev_kv = False
         self.events: list[StoredEvent] = []
         self.size = CONTROL_BYTES
-        self._own = False  # whether `events` is its own list, or one shared by all watchers of a range
+        self._part: Part | None = None  # whose events these are, as long as it has none but those
 
-    def extend(self, events: list[StoredEvent], size: int, revision: int) -> None:
-        """Let events travel in this response too."""
-        if not self._own:
-            self.events = list(self.events)
-            self._own = True
-        self.events += events
-        self.size += size
+    def add(self, part: Part, revision: int) -> None:
+        """Let events travel in this response, too."""
+        if self._part is not None:
+            self.events = [*self.events, *part.events]
+            self._part = None
+        elif self.events:
+            self.events += part.events
+        else:
+            self.events = part.events
+            self.prev_kv = part.prev_kv
+            self._part = part
+        self.size += part.size
         self.revision = revision
+
+    def wire(self) -> bytes:
+        """The events as they stand in a WatchResponse."""
+        if self._part is not None:
+            return self._part.wire()
+        return b"".join([event.wire(self.prev_kv) for event in self.events])
 
 
 class HubStatistics(msgspec.Struct, frozen=True):
@@ -178,19 +212,23 @@ class WatchHub:
         self._victims: set[Watcher] = set()
         self._streams: set[WatchStream] = set()
         self._wake = asyncio.Event()
+        self._turns = Turns(RESPONSES_A_TURN)
+        self._all_served = False  # whether the last pass left nobody behind whose stream has room
         self._closed = False
         self._passes = self._delivered = self._from_history = 0
+        self._set_share()
 
     def stream(self) -> WatchStream:
         """A new, empty stream of watches."""
         stream = WatchStream(self, self._outbox_bytes)
         self._streams.add(stream)
+        self._set_share()
         return stream
 
-    @property
-    def share(self) -> int:
-        """Bytes that one stream may take up of what all outboxes share."""
-        return max(SMALLEST_OUTBOX, OUTBOXES_BYTES // max(1, len(self._streams)))
+    def _set_share(self) -> None:
+        # Bytes that one stream may take up of what all outboxes share, and what a response may.
+        self.share = max(SMALLEST_OUTBOX, OUTBOXES_BYTES // max(1, len(self._streams)))
+        self.largest_response = min(MAX_RESPONSE_BYTES, self.share)
 
     # ---- live events ----------------------------------------------------------------------------------------------
 
@@ -204,7 +242,9 @@ class WatchHub:
                     concerned[group] = [event]
                 else:
                     mine.append(event)
-        for watcher, parts in self._deal(concerned.items()):
+        # Who shares a range with few is served before the crowd is.
+        smallest_first = sorted(concerned.items(), key=lambda each: len(each[0]))
+        for watcher, parts in self._deal(smallest_first):
             if left := watcher.stream._push_parts(watcher, parts):
                 self._synced.remove(watcher, watcher.key, watcher.range_end)
                 self._victims.add(watcher)
@@ -237,16 +277,16 @@ class WatchHub:
                 self._store.fill_prev(event)
         parts: list[Part] = []
         begin = size = 0
-        most = min(MAX_RESPONSE_BYTES, self.share)
+        most = self.largest_response
         for at, event in enumerate(events):
             more = EVENT_OVERHEAD + len(event.record)
             if prev_kv and event.prev is not None:
                 more += len(event.prev)
             if size + more > most and at and event.mod_revision != events[at - 1].mod_revision:
-                parts.append((events[begin:at], size, events[at - 1].mod_revision))
+                parts.append(Part(events[begin:at], size, prev_kv))
                 begin, size = at, 0
             size += more
-        parts.append((events[begin:] if begin else events, size, events[-1].mod_revision))
+        parts.append(Part(events[begin:] if begin else events, size, prev_kv))
         return parts
 
     # ---- catching up ----------------------------------------------------------------------------------------------
@@ -258,7 +298,7 @@ class WatchHub:
             self._wake.clear()
             if self.sync_pass():
                 self._wake.set()  # there may be more: next turn, after the writers and readers that wait
-                await asyncio.sleep(0)
+                await asyncio.sleep(PASS_PAUSE if self._all_served else 0)
 
     def sync_pass(self) -> bool:
         """Read one slice of history for watchers that are behind. Says whether another pass may do more."""
@@ -281,11 +321,14 @@ class WatchHub:
         for watcher, parts in self._deal(_concerned(served, events)):
             left = watcher.stream._push_parts(watcher, parts, self._store.revision)
             if left:
-                served[watcher] = left[0][0][0].mod_revision
+                served[watcher] = left[0].events[0].mod_revision
         for watcher, next_revision in served.items():
             watcher.next_revision = next_revision
             del self._unsynced[watcher]
             self._place(watcher)
+        self._all_served = len(served) == len(turn) < WATCHERS_PER_PASS and not any(
+            watcher.state is State.UNSYNCED and watcher.stream.has_room for watcher in served
+        )
         return True
 
     def _place(self, watcher: Watcher) -> None:
@@ -383,6 +426,7 @@ class WatchStream:
         self._open: dict[int, StreamResponse] = {}  # by watch id: the queued response that may still take events
         self._next_id = 0
         self._reader: asyncio.Future[None] | None = None
+        self._in_line = False  # whether the reader waits for its turn, with something to read
         self._progress_wanted = False
         self._ticker: asyncio.TimerHandle | None = None
         self._closed = hub._closed
@@ -458,14 +502,17 @@ class WatchStream:
 
     async def next(self) -> StreamResponse:
         """The next response; one reader at a time. Cancelling loses nothing. Raises Stopped at the end."""
-        while not self._outbox:
-            if self._closed:
-                raise Stopped()
+        turns = self._hub._turns
+        # One that has more to read waits behind those that wait already; one that had nothing to read does not.
+        if not self._closed and (not self._outbox or turns.crowded or not turns.take()):
             self._reader = asyncio.get_running_loop().create_future()
+            if self._outbox:
+                self._wait_in_line(self._reader)
             try:
                 await self._reader
             finally:
                 self._reader = None
+                self._in_line = False
         if self._closed:
             raise Stopped()
         response = self._outbox.popleft()
@@ -494,10 +541,12 @@ class WatchStream:
         self.outbox_bytes = 0
         self._roomy.set()
         self._hub._streams.discard(self)
+        self._hub._set_share()
         if self._ticker is not None:
             self._ticker.cancel()
             self._ticker = None
-        self._wake_reader()
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     # ---- the outbox -----------------------------------------------------------------------------------------------
 
@@ -531,29 +580,32 @@ class WatchStream:
         return []
 
     def _push_events(self, watcher: Watcher, part: Part, revision: int) -> None:
-        events, size, last = part
+        hub = self._hub
         watcher.told = True
-        self._hub._delivered += len(events)
+        hub._delivered += len(part.events)
         pending = self._open.get(watcher.id)
-        if pending is not None and pending.size + size <= min(MAX_RESPONSE_BYTES, self._hub.share):
-            pending.extend(events, size, revision or last)
-            self.outbox_bytes += size
+        if pending is not None and pending.size + part.size <= hub.largest_response:
+            pending.add(part, revision or part.last)
+            self.outbox_bytes += part.size
             return
-        response = StreamResponse(watcher.id, revision or last)
-        response.prev_kv = watcher.prev_kv
-        response.events = events
-        response.size += size
-        self._open[watcher.id] = response
+        response = self._open[watcher.id] = StreamResponse(watcher.id, revision or part.last)
+        response.add(part, response.revision)
         self._append(response)
 
     def _append(self, response: StreamResponse) -> None:
         self._outbox.append(response)
         self.outbox_bytes += response.size
-        self._wake_reader()
+        reader = self._reader
+        if reader is None or self._in_line or reader.done():
+            return
+        if self._hub._turns.take():
+            reader.set_result(None)
+        else:
+            self._wait_in_line(reader)
 
-    def _wake_reader(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+    def _wait_in_line(self, reader: asyncio.Future[None]) -> None:
+        self._in_line = True
+        self._hub._turns.wait(reader)
 
     def _drop(self, watcher: Watcher) -> None:
         self._hub._forget(watcher)

@@ -235,34 +235,51 @@ async def lease_flood(endpoint: str, leases: int) -> None:
         assert pb.RangeResponse.FromString(await read(left)).count == 0
 
 
+async def _sit(endpoint: str, connections: int) -> None:
+    async with idle(endpoint, connections):
+        await asyncio.sleep(5)
+
+
+async def _watch(endpoint: str, watches: int) -> None:
+    async with watch_flood(endpoint, watches):
+        await asyncio.sleep(5)
+
+
+async def _nothing(endpoint: str, seconds: int) -> None:
+    await asyncio.sleep(seconds)
+
+
+ATTACKS: dict[str, Callable[[str, int], Coroutine[Any, Any, None]]] = {
+    "seconds of nothing": _nothing,
+    "idle connections": _sit,
+    "resets": resets,
+    "unread watches, a tenth of them on streams of their own": _watch,
+    "leases that expire": lease_flood,
+}
+
+
 async def main(connections: int) -> None:
-    """All of it, on a server process."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    """All of it, on a server process, each from a process of its own: what the bystander waits for is the server."""
+    amounts = (3, connections, 20_000, 20_000, 20_000)
     with tempfile.TemporaryDirectory(prefix="kvstore-hostile-") as directory:
         async with serving(Path(directory) / "node") as (process, endpoint):
-
-            async def during(name: str, attack: Coroutine[Any, Any, None]) -> None:
+            for (name, _), amount in zip(ATTACKS.items(), amounts, strict=True):
                 async with bystander(endpoint) as experience:
-                    await attack
+                    attack = await asyncio.create_subprocess_exec(
+                        sys.executable, "-m", "tests.kvstore.hostile", "attack", name, endpoint, str(amount)
+                    )
+                    assert await attack.wait() == 0
                     rounds, slowest = experience()
-                print(f"{name}: {rounds} rounds of a bystander, the slowest {slowest * 1000:.0f} ms", flush=True)
-
-            async def sit() -> None:
-                async with idle(endpoint, connections):
-                    await asyncio.sleep(5)
-
-            async def watch() -> None:
-                async with watch_flood(endpoint, 20_000):
-                    await asyncio.sleep(5)
-
-            await during("nothing", asyncio.sleep(3))
-            await during(f"{connections} idle connections", sit())
-            await during("20,000 resets", resets(endpoint, 20_000))
-            await during("20,000 unread watches, 2,000 streams", watch())
-            await during("20,000 leases that expire", lease_flood(endpoint, 20_000))
+                print(
+                    f"{amount} {name}: {rounds} rounds of a bystander, the slowest {slowest * 1000:.0f} ms", flush=True
+                )
             status = Path(f"/proc/{process.pid}/status").read_text()
             print(next(line for line in status.splitlines() if line.startswith("VmRSS")))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    if sys.argv[1:2] == ["attack"]:
+        asyncio.run(ATTACKS[sys.argv[2]](sys.argv[3], int(sys.argv[4])))
+    else:
+        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000))
