@@ -378,7 +378,7 @@ class Backend:
         """What `write` makes of the database as it is now, in a file without a name. Close it.
 
         `write` runs on a thread and is given the empty file, and the rows of each database by its name, all of one
-        commit. Raises NoSpace or Unavailable. Cancelling stops it at its next rows.
+        commit. Raises NoSpace, Unavailable or Stopped. Cancelling stops it at its next rows.
         """
         file = tempfile.TemporaryFile(dir=self._directory, buffering=COPY_BYTES)  # noqa: SIM115 - the caller's
 
@@ -402,7 +402,7 @@ class Backend:
                 if size >= COPY_BYTES:
                     size = 0
                     self._mapped.keep_small()
-                    if given_up.wait(COPY_REST):
+                    if given_up.wait(COPY_REST) or self._closing:
                         raise Stopped()
 
     async def hash(self) -> int:

@@ -13,7 +13,7 @@ import structlog
 from kvstore import schema
 from kvstore.alarms import TABLE, Alarms
 from kvstore.backend import Backend
-from kvstore.errors import TooManyRequests
+from kvstore.errors import Code, TooManyRequests
 from kvstore.hash import Hash, hash_kv
 from kvstore.store import Store
 
@@ -95,7 +95,7 @@ class Maintenance:
         At most MAX_SNAPSHOTS at a time. Raises TooManyRequests, NoSpace or Unavailable.
         """
         if self._snapshots >= MAX_SNAPSHOTS:
-            raise TooManyRequests()
+            raise TooManyRequests(code=Code.RESOURCE_EXHAUSTED)
         self._snapshots += 1
         try:
             member = schema.Member(self._member_id, self._name, self.peer_urls)

@@ -18,9 +18,11 @@ from kvstore import snapshot
 from kvstore.api import DeleteRange, Put, Range
 from kvstore.carry import Carried, carry
 from kvstore.client import EmbeddedClient, RemoteClient
+from kvstore.maintenance import MAX_SNAPSHOTS
 from kvstore.node import Node, NodeOptions
 from kvstore.proto import messages as pb
 from kvstore.server import Server
+from kvstore.services import maintenance
 from tests.etcd_process import running_etcd
 
 OPTIONS = NodeOptions(fsync=False)
@@ -146,7 +148,7 @@ async def test_whatever_is_damaged_is_found_or_harmless(node: Node, tmp_path: Pa
     data = (tmp_path / "whole").read_bytes()[:-32]
     rng = random.Random(5)
     said: list[str] = []
-    for turn in range(150):
+    for turn in range(60):
         damaged = bytearray(data)
         for _ in range(rng.choice((1, 20))):
             at = rng.randrange(len(data)) if turn % 2 else rng.randrange(len(data) // 4096) * 4096 + rng.randrange(64)
@@ -161,8 +163,62 @@ async def test_whatever_is_damaged_is_found_or_harmless(node: Node, tmp_path: Pa
             async with Node.open(tmp_path / "out", OPTIONS) as again:
                 assert again.revision
             shutil.rmtree(tmp_path / "out")
-    assert 50 < len(said) < 150
+    assert 20 < len(said) < 60
     assert not any("\n" in line for line in said)
+
+
+def unnamed_files(directory: Path) -> list[str]:
+    """Open files in a directory that have no name any more."""
+    links = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return [link for link in links if link.startswith(str(directory)) and link.endswith("(deleted)")]
+
+
+async def fill_with(node: Node, size: int) -> None:
+    for number in range(size >> 20):
+        await node.put(Put(b"big%d" % number, random.Random(number).randbytes(1 << 20)))
+
+
+async def test_who_does_not_read_costs_little_and_not_for_ever(
+    node: Node, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill_with(node, 16 << 20)
+    async with asyncio.timeout(TIMEOUT), grpc.aio.insecure_channel(endpoint) as channel:
+        begin = channel.unary_stream("/etcdserverpb.Maintenance/Snapshot", None, None)
+        stalled = [begin(b"") for _ in range(MAX_SNAPSHOTS)]
+        for stream in stalled:
+            assert await stream.read()
+        assert len(unnamed_files(tmp_path)) == MAX_SNAPSHOTS
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await begin(b"").read()
+        assert refused.value.details() == "etcdserver: too many requests"
+        await node.put(Put(b"others", b"notice nothing"))
+        for stream in stalled:
+            stream.cancel()
+        while unnamed_files(tmp_path):
+            await asyncio.sleep(0.005)
+        monkeypatch.setattr(maintenance, "READER_TIMEOUT", 0.2)
+        stalled = [begin(b"") for _ in range(MAX_SNAPSHOTS)]
+        for stream in stalled:
+            assert await stream.read()
+        while unnamed_files(tmp_path):
+            await asyncio.sleep(0.005)
+        for stream in stalled:
+            with pytest.raises(grpc.aio.AioRpcError, match="timed out"):
+                while await stream.read():
+                    pass
+        assert await save(node, tmp_path / "saved.db") > 16 << 20
+
+
+async def test_a_snapshot_that_is_given_up_while_it_is_made(node: Node, tmp_path: Path) -> None:
+    await fill_with(node, 4 << 20)
+    asked = asyncio.create_task(save(node, tmp_path / "saved.db"))
+    while not unnamed_files(tmp_path):
+        await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert not unnamed_files(tmp_path)
+    assert not (tmp_path / "saved.db").exists()
 
 
 async def test_a_save_that_fails_leaves_no_file(tmp_path: Path) -> None:
@@ -259,6 +315,15 @@ async def test_the_command(tmp_path: Path, etcd: str) -> None:
     )
     async with Node.open(Path(restored), OPTIONS) as node:
         assert node.range(EVERYTHING).rows == rows
+    raised = str(tmp_path / "raised")
+    code, out = await listwatch("snapshot", "restore", saved, "--data-dir", raised, "--bump-revision", "9")
+    assert (code, "go together" in out) == (2, True)
+    raise_it = ("--bump-revision", "9", "--mark-compacted")
+    assert (await listwatch("snapshot", "restore", saved, "--data-dir", raised, *raise_it))[0] == 0
+    async with Node.open(Path(raised), OPTIONS) as node:
+        assert node.revision == revision + 9
+    Path(saved).write_bytes(b"something else" * 1000)
+    assert await listwatch("snapshot", "status", saved) == (1, f"error: {saved}: not a bbolt database\n")
     async with Node.open(Path(other), OPTIONS) as node:
         assert node.range(EVERYTHING).count == len(rows)
         assert node.leases() == [5]
