@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= 2
 SEED   ?= 1
 
-.PHONY: demo test lint bench differential robustness memory setup proto clean help
+.PHONY: demo test lint bench differential robustness memory faults setup proto clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -36,6 +36,9 @@ robustness: $(READY) ## 1,000 kills of a server under load, and everything it an
 
 memory: $(READY) ## 1,000,000 events pass 1,000 watches that nobody reads
 	@$(BIN)/python -m tests.robustness.memory
+
+faults: $(READY) ## 5,000 lives of informers behind a network that breaks, with writes and compactions
+	@$(BIN)/python -m tests.faults --seeds 5000 --first $(SEED) --processes $(JOBS)
 
 proto: $(READY) ## generate the protobuf modules again
 	@$(BIN)/python -m kvstore.proto.generate

@@ -1,209 +1,147 @@
 """A shared informer on the far side of a network that breaks, while the store is written to and compacted.
 
 After every fault the cache has to become equal to the store at a revision, and what each handler was told has to be a
-legal history of every object that ends there.
+legal history of every object that ends there. `python -m tests.faults` is the long form.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from informer.cache import Stored
-from informer.listwatch import StoreListWatch
-from informer.reflector import Backoff, State
-from informer.shared import SharedInformer
-from kvstore import api
-from kvstore.client.embedded import EmbeddedClient
-from kvstore.client.remote import RemoteClient
-from kvstore.node import Node, NodeOptions
-from kvstore.server.edge import Server
-from tests.faults.proxy import CuttingProxy
-from tests.informer.recorder import Recorder, Transitions
+from informer.reflector import State
+from tests.faults.leftovers import nothing_left
+from tests.faults.network import FAULTS, Network, network
+from tests.faults.proxy import FaultProxy, To
+from tests.faults.soak import lives
+from tests.faults.writer import LAST
 
-PREFIX = b"/registry/core/pods/"
-NAMES = [f"{namespace}/{n}" for namespace in "ab" for n in range(5)]
+SEEDS, SEEDS_AT_ONCE = 240, 30
 
-
-class SlowRecorder(Recorder):
-    """Takes a while over each notification, so its queue coalesces."""
-
-    async def on_update(self, old: Stored, new: Stored) -> None:  # type: ignore[override]
-        await asyncio.sleep(0.002)
-        super().on_update(old, new)
-
-
-class Network:
-    """A store, a proxy, and an informer whose only way to the store is through it."""
-
-    def __init__(
-        self,
-        store: EmbeddedClient,
-        proxy: CuttingProxy,
-        remote: RemoteClient,
-        rng: random.Random,
-        quiet_after: float,
-    ) -> None:
-        self.store = store
-        self.proxy = proxy
-        self.rng = rng
-        self.transitions = Transitions()
-        self.informer = SharedInformer(
-            StoreListWatch(remote, PREFIX, quiet_after=quiet_after, answer_within=0.15, list_within=0.3),
-            name="pods",
-            rng=rng,
-            queue_limit=4,
-            backoff=Backoff(rng, initial=0.005, maximum=0.05),
-            page_size=3,
-            on_transition=self.transitions,
-        )
-        self.recorders = [Recorder(), SlowRecorder()]
-        for recorder in self.recorders:
-            self.informer.add_handler(recorder)
-
-    async def write(self, count: int) -> int:
-        """Random puts and deletes; the last one is a put, so that the prefix has an event at the revision returned."""
-        for n in range(count):
-            name = PREFIX + self.rng.choice(NAMES).encode()
-            if self.rng.random() < 0.35:
-                await self.store.delete(name)
-            else:
-                uid = self.rng.randrange(3)
-                await self.store.put(name, b'{"metadata":{"uid":"%d"},"n":%d}' % (uid, n))
-        response = await self.store.put(PREFIX + b"a/last", b'{"n":%d}' % count)
-        return response.header.revision
-
-    async def check(self, revision: int) -> None:
-        """The cache gets to `revision`, the last of its prefix, and equals the store; so do the handlers' beliefs."""
-        async with asyncio.timeout(15):
-            await self.informer.cache.wait_for(str(revision))
-            cached = {stored.key: (stored.data, stored.revision) for stored in self.informer.cache.list()}
-            kvs = (await self.store.range(api.Range(key=PREFIX, range_end=api.prefix_end(PREFIX)))).kvs
-            assert cached == {kv.key[len(PREFIX) :].decode(): (kv.value, str(kv.mod_revision)) for kv in kvs}
-            self.informer.cache._check()
-            for recorder in self.recorders:
-                await recorder.until_known({key: data for key, (data, _) in cached.items()})
-                recorder.check()
-
-
-@asynccontextmanager
-async def network(directory: Path, seed: int, *, quiet_after: float = 0.1) -> AsyncIterator[Network]:
-    rng = random.Random(seed)
-    before = asyncio.all_tasks()
-    async with Node.open(directory, NodeOptions(fsync=False), rng=rng) as node:
-        async with Server(node, ["http://127.0.0.1:0"]) as server:
-            port = int(server.client_urls[0].rpartition(":")[2])
-            async with (
-                CuttingProxy("127.0.0.1", port) as proxy,
-                RemoteClient([proxy.address], rng=rng) as remote,
-            ):
-                net = Network(EmbeddedClient(node), proxy, remote, rng, quiet_after)
-                async with net.informer:
-                    yield net
-                assert net.informer.state is State.STOPPED
-        assert node.statistics().watch.streams == 0
-    # gRPC keeps one poller task a loop; all else is gone.
-    left = {task for task in asyncio.all_tasks() - before if "grpc" not in repr(task.get_coro())}
-    assert left == set()
-
-
-FAULTS: dict[str, Callable[[CuttingProxy, random.Random], None]] = {
+BREAKS: dict[str, Callable[[FaultProxy, random.Random], None]] = {
     "cut": lambda proxy, rng: proxy.cut(),
-    "reset": lambda proxy, rng: proxy.reset(),
-    "half-close": lambda proxy, rng: proxy.half_close(),
-    "cut mid-message": lambda proxy, rng: proxy.cut_after(rng.randrange(1, 400)),
+    "reset both": lambda proxy, rng: proxy.reset(To.BOTH),
+    "reset the client": lambda proxy, rng: proxy.reset(To.CLIENT),
+    "reset the server": lambda proxy, rng: proxy.reset(To.SERVER),
+    "half-close to the client": lambda proxy, rng: proxy.half_close(To.CLIENT),
+    "half-close to the server": lambda proxy, rng: proxy.half_close(To.SERVER),
+    "torn message": lambda proxy, rng: proxy.tear(rng.randrange(1, 10)),
+    "cut after some bytes": lambda proxy, rng: proxy.cut_after(rng.randrange(1, 400)),
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+async def until(net: Network, state: State, times: int = 1) -> None:
+    async with asyncio.timeout(15):
+        await net.transitions.until(state, times)
+
+
+@pytest.mark.parametrize("fault", BREAKS)
 async def test_a_broken_connection_is_resumed_without_a_list(tmp_path: Path, fault: str) -> None:
-    async with network(tmp_path, seed=1) as net:
-        await net.check(await net.write(20))
-        FAULTS[fault](net.proxy, net.rng)
-        revision = await net.write(40)
-        async with asyncio.timeout(15):
-            await net.transitions.until(State.RESUMING)
-        await net.check(revision)
+    async with nothing_left(), network(tmp_path, seed=1) as net:
+        await net.writer.write(20)
+        await net.check()
+        BREAKS[fault](net.proxy, net.rng)
+        await net.writer.write(40)
+        await until(net, State.RESUMING)
+        await net.check()
         statistics = net.informer.statistics().reflector
         assert (statistics.lists, statistics.duplicates) == (1, 0)
         assert statistics.resumes >= 1
 
 
 async def test_a_silent_connection_is_found_and_resumed(tmp_path: Path) -> None:
-    async with network(tmp_path, seed=2) as net:
-        await net.check(await net.write(20))
+    async with nothing_left(), network(tmp_path, seed=2) as net:
+        await net.writer.write(20)
+        await net.check()
         net.proxy.stall()
-        revision = await net.write(20)
-        async with asyncio.timeout(15):
-            await net.transitions.until(State.RESUMING)
+        await net.writer.write(20)
+        await until(net, State.RESUMING)
         assert "nothing heard on a watch for 0.25 s" in net.informer.statistics().reflector.last_error
         net.proxy.cut()
-        await net.check(revision)
+        await net.check()
+        assert net.informer.statistics().reflector.lists == 1
+
+
+@pytest.mark.parametrize("to", [To.CLIENT, To.SERVER])
+async def test_silence_in_one_direction_is_found_and_resumed(tmp_path: Path, to: To) -> None:
+    async with nothing_left(), network(tmp_path, seed=3) as net:
+        await net.writer.write(20)
+        await net.check()
+        net.proxy.stall(to)
+        await until(net, State.RESUMING)
+        await net.writer.write(20)
+        net.proxy.reset()
+        await net.check()
         assert net.informer.statistics().reflector.lists == 1
 
 
 async def test_a_stall_that_ends_in_time_is_not_noticed(tmp_path: Path) -> None:
-    async with network(tmp_path, seed=3, quiet_after=30.0) as net:
-        await net.check(await net.write(20))
+    async with nothing_left(), network(tmp_path, seed=4, quiet_after=30.0) as net:
+        await net.writer.write(20)
+        await net.check()
         net.proxy.stall()
-        revision = await net.write(20)
+        await net.writer.write(20)
         net.proxy.flow()
-        await net.check(revision)
+        await net.check()
+        assert State.RESUMING not in net.transitions.states
+
+
+async def test_slow_crumbs_are_whole_messages_in_the_end(tmp_path: Path) -> None:
+    async with nothing_left(), network(tmp_path, seed=5, quiet_after=30.0) as net:
+        await net.writer.write(5)
+        await net.check()
+        net.proxy.crumble(3)
+        net.proxy.delay(0.001)
+        await net.writer.write(20)
+        await net.check()
         assert State.RESUMING not in net.transitions.states
 
 
 async def test_compaction_behind_a_broken_connection_relists(tmp_path: Path) -> None:
-    async with network(tmp_path, seed=4) as net:
-        await net.check(await net.write(30))
-        known = dict(net.recorders[0].known)
+    async with nothing_left(), network(tmp_path, seed=6, queue_limit=1000) as net:
+        await net.writer.write(30)
+        await net.check()
+        known = dict(net.prompt.known)
         net.proxy.refusing = True
         net.proxy.cut()
-        async with asyncio.timeout(15):
-            await net.transitions.until(State.RESUMING)
-        for name in known:
-            await net.store.delete(PREFIX + name.encode())
-        revision = await net.write(0)
-        await net.store.compact(revision)
+        await until(net, State.RESUMING)
+        await net.writer.clear()
+        await net.writer.write(0)
+        await net.compact()
         net.proxy.refusing = False
-        await net.check(revision)
+        await net.check()
         assert net.transitions.states[-2:] == [State.RELISTING, State.WATCHING]
-        tombstones = {stored.key: stored for stored in net.recorders[0].tombstones}
-        assert tombstones == {key: stored for key, stored in known.items() if key != "a/last"}
+        gone = {told.key: told for told in net.prompt.told if told.what == "delete" and not told.final_state_known}
+        assert {key: told.old for key, told in gone.items()} == {
+            key: int(stored.revision) for key, stored in known.items()
+        }
+        assert [told.what for told in net.prompt.told if told.key == LAST][-2:] == ["delete", "add"]
 
 
-@pytest.mark.parametrize("seed", range(20))
-async def test_any_mix_of_faults_ends_in_the_truth(tmp_path: Path, seed: int) -> None:
-    async with network(tmp_path, seed) as net:
-        rng = net.rng
-        for _ in range(6):
-            writing = asyncio.ensure_future(net.write(rng.randrange(1, 80)))
-            for _ in range(rng.randrange(1, 4)):
-                fault = rng.choice([*FAULTS, "stall", "compact", "refuse"])
-                if fault == "stall":
-                    net.proxy.stall()
-                    if rng.random() < 0.5:
-                        await asyncio.sleep(rng.random() * 0.3)  # shorter or longer than what the informer waits for
-                        net.proxy.flow()
-                    else:
-                        net.proxy.cut()
-                elif fault == "compact":
-                    status = await net.store.status()
-                    await net.store.put(b"/elsewhere", b"")
-                    await net.store.compact(status.header.revision + 1)
-                elif fault == "refuse":
-                    net.proxy.refusing = True
-                    net.proxy.cut()
-                    await asyncio.sleep(rng.random() * 0.05)
-                else:
-                    FAULTS[fault](net.proxy, rng)
-                await asyncio.sleep(rng.random() * 0.02)
-            net.proxy.refusing = False
-            await net.check(await writing)
-        statistics = net.informer.statistics()
-        assert statistics.reflector.duplicates == 0
-        assert all(handler.failed == 0 for handler in statistics.handlers)
+async def test_a_quiet_informer_outlives_the_compaction_of_everything_else(tmp_path: Path) -> None:
+    async with nothing_left(), network(tmp_path, seed=7) as net:
+        await net.writer.write(5)
+        await net.check()
+        for _ in range(3):
+            elsewhere = await net.writer.elsewhere()
+            await net.informer.cache.wait_for(str(elsewhere))  # a bookmark: the prefix itself is quiet
+            await net.store.compact(elsewhere)
+            resumed = net.transitions.states.count(State.RESUMING)
+            net.proxy.cut()
+            await until(net, State.RESUMING, resumed + 1)
+        await net.writer.write(5)
+        await net.check()
+        assert net.informer.statistics().reflector.lists == 1
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_AT_ONCE))
+async def test_any_mix_of_faults_ends_in_the_truth(tmp_path: Path, first: int) -> None:
+    async with nothing_left():
+        total = await lives(tmp_path, range(first, first + SEEDS_AT_ONCE))
+    # A run in which little happens would prove little.
+    assert total["resumes"] >= SEEDS_AT_ONCE
+    assert sum(total[fault] > 0 for fault in FAULTS) >= len(FAULTS) * 2 // 3

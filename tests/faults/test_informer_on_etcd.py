@@ -13,7 +13,7 @@ from informer.reflector import Backoff, State
 from informer.shared import SharedInformer
 from kvstore.client.remote import RemoteClient
 from tests.etcd_process import running_etcd
-from tests.faults.proxy import CuttingProxy
+from tests.faults.proxy import FaultProxy
 from tests.informer.recorder import Recorder, Transitions
 
 PREFIX = b"/registry/core/pods/"
@@ -31,7 +31,7 @@ async def test_resume_bookmark_and_relist(etcd: str) -> None:
     async with (
         asyncio.timeout(30),
         RemoteClient([etcd]) as store,
-        CuttingProxy(host, int(port)) as proxy,
+        FaultProxy(host, int(port)) as proxy,
         RemoteClient([proxy.address]) as remote,
     ):
 

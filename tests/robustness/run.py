@@ -15,7 +15,7 @@ from pathlib import Path
 from kvstore.api import Client
 from kvstore.client import RemoteClient
 from kvstore.errors import Unavailable
-from tests.faults.proxy import CuttingProxy
+from tests.faults.proxy import FaultProxy
 from tests.robustness.failpoints import COMMIT_POINTS, COMPACTION_POINTS
 from tests.robustness.history import Call, History
 from tests.robustness.server import StartError, serving
@@ -122,7 +122,7 @@ class Run:
         """Who takes part in a life; nobody if the server dies before it began."""
         history, rng = self.history, self._rng
         host, _, port = address.rpartition(":")
-        proxy = await stack.enter_async_context(CuttingProxy(host, int(port)))
+        proxy = await stack.enter_async_context(FaultProxy(host, int(port)))
         clients = [
             await stack.enter_async_context(RemoteClient([each], rng=rng))
             for each in [address] * (DIRECT_CLIENTS + 1) + [proxy.address] * PROXIED_CLIENTS
@@ -186,7 +186,7 @@ async def _record(client: Client, history: History) -> None:
             await asyncio.sleep(0.005)
 
 
-async def _faults(proxy: CuttingProxy, rng: random.Random) -> None:
+async def _faults(proxy: FaultProxy, rng: random.Random) -> None:
     """Stall and cut the connections through the proxy."""
     while True:
         await asyncio.sleep(rng.random() * 0.15)

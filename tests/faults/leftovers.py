@@ -1,0 +1,41 @@
+"""What a piece of code leaves behind: tasks, sockets, files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+
+PATIENCE = 5.0  # seconds; gRPC closes its sockets on threads of its own, a little after `close` has returned
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+def descriptors() -> Counter[str]:
+    """What this process has open: sockets by their own numbers, other things by name."""
+    found: Counter[str] = Counter()
+    for each in DESCRIPTORS.iterdir():
+        try:
+            found[str(each.readlink())] += 1
+        except FileNotFoundError:  # the directory itself, closed since
+            continue
+    return found
+
+
+@asynccontextmanager
+async def nothing_left() -> AsyncIterator[None]:
+    """What is begun and opened inside is over when it ends; AssertionError if not."""
+    # gRPC keeps a poller, with sockets of its own, as long as anything uses it; so something does, all the while.
+    async with grpc.aio.insecure_channel("127.0.0.1:1"):
+        opened, running = descriptors(), asyncio.all_tasks()
+        yield
+        tasks = {task for task in asyncio.all_tasks() - running if "grpc" not in repr(task.get_coro())}
+        assert tasks == set()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE
+        while left := descriptors() - opened:
+            assert loop.time() < until, f"left open: {dict(left)}"
+            await asyncio.sleep(0.01)

@@ -1,0 +1,269 @@
+"""A store, a network that breaks, and an informer on the far side of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+from informer.listwatch import ListWatch, StoreListWatch
+from informer.reflector import Backoff, State, Transition
+from informer.shared import Registration, SharedInformer
+from kvstore import api
+from kvstore.client.embedded import EmbeddedClient
+from kvstore.client.remote import RemoteClient
+from kvstore.node import Node, NodeOptions
+from kvstore.server.edge import Server
+from tests.faults.judge import IllegalError, Judge, Lists, SlowJudge
+from tests.faults.proxy import FaultProxy, To
+from tests.faults.writer import PREFIX, Writer
+from tests.informer.recorder import Transitions
+
+PATIENCE = 20.0  # seconds until the informer has caught up, at the latest
+DIAL_TIMEOUT = 0.4
+ROUNDS = 5
+SIDES = (To.CLIENT, To.SERVER, To.BOTH)
+
+Wrap: TypeAlias = Callable[[ListWatch], ListWatch]
+
+
+class Network:
+    """An informer whose only way to the store is through a proxy, and handlers that judge it."""
+
+    def __init__(
+        self,
+        store: api.Client,
+        proxy: FaultProxy,
+        remote: RemoteClient,
+        rng: random.Random,
+        *,
+        quiet_after: float = 0.1,
+        queue_limit: int = 4,
+        page_size: int = 3,
+        patience: float = PATIENCE,
+        wrap: Wrap = lambda real: real,
+    ) -> None:
+        self.store = store
+        self.proxy = proxy
+        self.rng = rng
+        self.writer = Writer(store, rng)
+        self._patience = patience
+        self._compacted = 0
+        self.transitions = Transitions()
+        list_watch = StoreListWatch(remote, PREFIX, quiet_after=quiet_after, answer_within=0.15, list_within=0.3)
+        self.informer = SharedInformer(
+            wrap(list_watch),
+            name="pods",
+            rng=rng,
+            queue_limit=queue_limit,
+            backoff=Backoff(rng, initial=0.005, maximum=0.05),
+            page_size=page_size,
+            on_transition=self._on_transition,
+        )
+        cache = self.informer.cache
+        self.judges: dict[Registration, Judge] = {}
+        for judge in (Judge(cache), SlowJudge(cache, rng.choice([0.0, 0.002]))):
+            self.add(judge)
+
+    def add(self, judge: Judge) -> None:
+        self.judges[self.informer.add_handler(judge)] = judge
+
+    def _on_transition(self, transition: Transition) -> None:
+        self.transitions(transition)
+        self.prompt.look()
+
+    @property
+    def prompt(self) -> Judge:
+        """The handler that takes no time."""
+        return next(iter(self.judges.values()))
+
+    async def check(self) -> None:
+        """Wait until cache and handlers have come to the last write; the way there and the end must be legal."""
+        truth = self.writer.truth
+        there = truth.at(truth.last)
+        async with asyncio.timeout(self._patience):
+            await self.informer.cache.wait_for(str(truth.last))
+            for judge in self.judges.values():
+                judge.look()
+                judge.check_looks(truth)
+                await judge.until_known(there)
+            self.informer.cache._check()
+            lists = Lists.of(self.transitions.all)
+            for registration, judge in self.judges.items():
+                judge.verdict(truth, lists, registration.statistics())
+            if duplicates := self.informer.statistics().reflector.duplicates:
+                raise IllegalError(f"{duplicates} events came twice")
+
+    async def compact(self, back: int = 0) -> None:
+        """Forget the history until now, or until some revisions ago."""
+        revision = await self.writer.elsewhere() - back
+        if revision > self._compacted:
+            self._compacted = revision
+            await self.store.compact(revision, physical=self.rng.random() < 0.5)
+
+
+@asynccontextmanager
+async def network(directory: Path, seed: int, **options: object) -> AsyncIterator[Network]:
+    """A network over a store of its own; when it ends the store has no watch left."""
+    rng = random.Random(seed)
+    async with Node.open(directory, NodeOptions(fsync=False, progress_interval=0.3), rng=rng) as node:
+        async with Server(node, ["http://127.0.0.1:0"]) as server:
+            host, port = address_of(server.client_urls[0])
+            async with (
+                FaultProxy(host, port) as proxy,
+                RemoteClient([proxy.address], rng=rng, dial_timeout=DIAL_TIMEOUT) as remote,
+            ):
+                net = Network(EmbeddedClient(node), proxy, remote, rng, **options)  # type: ignore[arg-type]
+                async with net.informer:
+                    yield net
+                assert net.informer.state is State.STOPPED
+        assert node.statistics().watch.streams == 0
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Host and port of a URL or HOST:PORT."""
+    host, _, port = url.rpartition("://")[2].rpartition(":")
+    return host, int(port)
+
+
+# ---- faults ---------------------------------------------------------------------------------------------------------
+
+
+async def _pause(rng: random.Random, longest: float) -> None:
+    await asyncio.sleep(rng.random() * longest)
+
+
+async def _stall(net: Network) -> None:
+    net.proxy.stall(net.rng.choice(SIDES))
+    if net.rng.random() < 0.5:
+        await _pause(net.rng, 0.3)  # shorter or longer than what the informer waits for
+    await _heal(net)
+
+
+async def _heal(net: Network) -> None:
+    if net.rng.random() < 0.5:
+        net.proxy.flow()
+    else:
+        net.proxy.reset()
+
+
+async def _delay(net: Network) -> None:
+    net.proxy.delay(net.rng.random() * 0.03, net.rng.choice(SIDES))
+
+
+async def _crumble(net: Network) -> None:
+    net.proxy.crumble(net.rng.randrange(7, 700), net.rng.choice(SIDES))
+
+
+async def _cut(net: Network) -> None:
+    net.proxy.cut()
+
+
+async def _reset(net: Network) -> None:
+    net.proxy.reset(net.rng.choice(SIDES))
+
+
+async def _half_close(net: Network) -> None:
+    net.proxy.half_close(net.rng.choice(SIDES))
+
+
+async def _tear(net: Network) -> None:
+    net.proxy.tear(net.rng.randrange(1, 40), net.rng.choice(SIDES))
+
+
+async def _cut_after(net: Network) -> None:
+    net.proxy.cut_after(net.rng.randrange(1, 2000), net.rng.choice(SIDES))
+
+
+async def _refuse(net: Network) -> None:
+    net.proxy.refusing = True
+    net.proxy.cut()
+    await _pause(net.rng, 0.05)
+    net.proxy.refusing = False
+
+
+async def _swallow(net: Network) -> None:
+    net.proxy.swallowing = True
+    net.proxy.cut()
+    await _pause(net.rng, 0.1)
+    net.proxy.swallowing = False
+    await _heal(net)
+
+
+async def _compact(net: Network) -> None:
+    await net.compact(net.rng.randrange(10))
+
+
+async def _leave_behind(net: Network) -> None:
+    """Cut off while the history goes on, and compacted past what the informer has seen."""
+    net.proxy.refusing = True
+    net.proxy.cut()
+    await _pause(net.rng, 0.05)
+    if net.rng.random() < 0.5:
+        await net.writer.delete_one()  # then no object bears the revision that a list will have
+    await net.compact()
+    net.proxy.refusing = False
+
+
+FAULTS: dict[str, Callable[[Network], Awaitable[None]]] = {
+    "cut": _cut,
+    "reset": _reset,
+    "half-close": _half_close,
+    "torn message": _tear,
+    "cut after some bytes": _cut_after,
+    "stall": _stall,
+    "delay": _delay,
+    "crumbs": _crumble,
+    "refuse": _refuse,
+    "swallow": _swallow,
+    "compact": _compact,
+    "leave behind": _leave_behind,
+}
+
+
+async def live(
+    directory: Path,
+    seed: int,
+    *,
+    rounds: int = ROUNDS,
+    patience: float = PATIENCE,
+    wrap: Wrap = lambda real: real,
+) -> Counter[str]:
+    """One life of an informer, as the seed says; counts the faults it met by name, and what it did about them."""
+    choose = random.Random(f"{seed} options")
+    async with network(
+        directory,
+        seed,
+        quiet_after=choose.choice([0.05, 0.1, 5.0]),
+        queue_limit=choose.choice([4, 10_000]),
+        page_size=choose.choice([1, 3, 500]),
+        patience=patience,
+        wrap=wrap,
+    ) as net:
+        counts = await mix(net, rounds)
+        did = net.informer.statistics().reflector
+    counts.update(events=did.events, resumes=did.resumes, relists=did.relists, failures=did.failures)
+    return counts
+
+
+async def mix(net: Network, rounds: int) -> Counter[str]:
+    """Rounds of writes with some faults during each; at the end of each the informer must have got over them."""
+    rng = net.rng
+    faults: Counter[str] = Counter()
+    for number in range(rounds):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(net.writer.write(rng.randrange(1, 40)))
+            for _ in range(rng.randrange(1, 4)):
+                fault = rng.choice([*FAULTS])
+                faults[fault] += 1
+                await FAULTS[fault](net)
+                await _pause(rng, 0.02)
+        if number == 1:
+            net.add(Judge(net.informer.cache))  # one that comes late
+        net.proxy.flow()
+        await net.check()
+    return faults
