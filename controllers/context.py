@@ -11,7 +11,8 @@ import structlog
 
 from controllers.errors import RunCancelled, UndeclaredKind
 from controllers.reconcile import Request
-from informer import Applied, Cache, NotFound, Propagation, Resource, ResourceType, Selector, Stored, is_newer
+from informer import Applied, Cache, NotFound, Propagation, Resource, ResourceType, Stored, is_newer
+from informer.client import DEFAULT_NAMESPACE
 from informer.selectors import SelectorLike
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Context:
             namespace, name = name.namespace, name.name
         elif namespace is None:
             namespace = self.request.namespace
-        return self._cache(cls).get(f"{namespace}/{name}" if cls.TYPE.namespaced else name)
+        return self._cache(cls, namespace).get(f"{namespace}/{name}" if cls.TYPE.namespaced else name)
 
     def stored(
         self,
@@ -103,35 +104,38 @@ class Context:
         index: tuple[str, str] | None = None,
     ) -> Sequence[Stored]:
         """As `list`, but encoded. O(the smallest index that applies), O(all objects) with a selector alone."""
-        cache = self._cache(cls)
-        if index is not None:
-            found = self._by_index(cls, cache, *index)
-            if owner is not None:
-                uid = owner.metadata.uid
-                found = [item for item in found if any(o.uid == uid for o in item.meta.owner_references)]
-        elif owner is not None:
-            found = cache.by_index("owner", owner.metadata.uid or "")
-        elif namespace is not None:
-            found = cache.by_index("namespace", namespace)
-        else:
-            found = cache.list()
-        if namespace is not None and (index is not None or owner is not None):
-            found = [item for item in found if item.namespace == namespace]
-        if selector is not None:
-            matches = Selector.of(selector).matches
-            found = [item for item in found if matches(item.meta.labels)]
-        return found
+        cache = self._cache(cls, namespace)
+        uid = None if owner is None else owner.metadata.uid or ""
+        if uid is None or index is None:
+            return self._list(cls, cache, namespace, selector, index if uid is None else ("owner", uid))
+        found = self._list(cls, cache, namespace, selector, index)
+        return [item for item in found if any(each.uid == uid for each in item.meta.owner_references)]
 
-    def _by_index(self, cls: type[Resource], cache: Cache, name: str, value: str) -> Sequence[Stored]:
+    def _list(
+        self,
+        cls: type[Resource],
+        cache: Cache,
+        namespace: str | None,
+        selector: SelectorLike | None,
+        index: tuple[str, str] | None,
+    ) -> Sequence[Stored]:
         try:
-            return cache.by_index(name, value)
+            return cache.list(namespace, selector=selector, index=index)
         except KeyError:
-            kind = cls.__name__
+            assert index is not None
+            kind, name = cls.__name__, index[0]
             raise KeyError(
                 f"{kind} has no index {name!r}: add it with manager.add_index({kind}, {name!r}, ...)"
             ) from None
 
-    def _cache(self, cls: type[Resource]) -> Cache:
+    def _cache(self, cls: type[Resource], namespace: str | None = None) -> Cache:
+        only = self._controller.namespace
+        if namespace is not None and not self._watches(cls.TYPE, namespace):
+            kind = cls.__name__
+            raise UndeclaredKind(
+                f"controller {self._controller.name!r} watches namespace {only!r} only, so {kind} objects of "
+                f"{namespace!r} are not in the cache: read them from the store with `await ctx.fetch({kind}, ...)`"
+            )
         try:
             return self._controller.caches[cls.TYPE]
         except KeyError:
@@ -208,7 +212,7 @@ class Context:
             )
         except NotFound:
             return
-        self._note(cls.TYPE, deleted.revision)
+        self._note(cls.TYPE, namespace, deleted.revision)
 
     async def apply(self, obj: R, owner: Resource | None = None) -> Applied[R]:
         """Create the object, or bring the fields that it sets up to date; writes only if something differs.
@@ -227,12 +231,17 @@ class Context:
         return name, namespace if cls.TYPE.namespaced else None
 
     def _wrote(self, obj: R) -> R:
-        self._note(obj.TYPE, obj.metadata.resource_version or "")
+        self._note(obj.TYPE, obj.metadata.namespace, obj.metadata.resource_version or "")
         return obj
 
-    def _note(self, kind: ResourceType, revision: str) -> None:
-        if is_newer(revision, self.written.get(kind, "")):
+    def _note(self, kind: ResourceType, namespace: str | None, revision: str) -> None:
+        # What the caches never show is nothing to wait for.
+        if self._watches(kind, namespace or DEFAULT_NAMESPACE) and is_newer(revision, self.written.get(kind, "")):
             self.written[kind] = revision
+
+    def _watches(self, kind: ResourceType, namespace: str) -> bool:
+        only = self._controller.namespace
+        return only is None or not kind.namespaced or namespace == only
 
 
 class BlockingContext:

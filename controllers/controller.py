@@ -64,6 +64,7 @@ class Controller:
     reconcile: `async def` runs on the loop; a plain `def` runs in a thread, with a `BlockingContext`.
     sources: what to watch, and which keys an event concerns; the first one is the kind that is reconciled.
     reads: kinds that the reconciler may read from the cache although their events trigger nothing.
+    namespace: the only one that the informers of kinds with namespaces have; None = all.
     timeout: seconds a run may take; None = no limit. A thread cannot be stopped: its key stays taken until it returns.
     """
 
@@ -77,6 +78,7 @@ class Controller:
         client: ObjectClient,
         now: Callable[[], datetime],
         run_prefix: str,
+        namespace: str | None = None,
         workers: int = 1,
         queue: WorkQueue[Request] | None = None,
         timeout: float | None = None,
@@ -90,6 +92,7 @@ class Controller:
         self.client = client
         self.now = now
         self.run_prefix = run_prefix
+        self.namespace = namespace
         self.caches = {kind: informer.cache for kind, informer in informers.items()}
         self.started = asyncio.Event()
         self._sources = sources

@@ -1,15 +1,15 @@
-"""The manager: opens the store, shares one informer a kind, runs the controllers, and stops it all in order."""
+"""The manager: opens the store, shares informers, runs the controllers, and stops it all in order."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
@@ -25,16 +25,17 @@ from controllers.workqueue import WorkQueue
 from informer import (
     ApiError,
     Indexer,
+    Informers,
     InformerStatistics,
     ObjectClient,
     Resource,
     ResourceType,
+    Selector,
     SharedInformer,
-    State,
-    StoreListWatch,
-    Transition,
+    Transform,
     crd_for,
 )
+from informer.selectors import SelectorLike
 from kvstore.api import Client
 from kvstore.errors import DataDirError, KvError
 
@@ -55,7 +56,8 @@ def utc_now() -> datetime:
 
 
 class ManagerStatistics(msgspec.Struct, frozen=True):
-    """Controllers by name, informers by resource type (`deployments.apps`, or the plural alone in the core group)."""
+    """Controllers by name, informers by kind (`deployments.apps`, or the plural alone in the core group) and, as for
+    kubectl, the part of it that they have (`pods -n default -l app=web`)."""
 
     controllers: Mapping[str, ControllerStatistics]
     informers: Mapping[str, InformerStatistics]
@@ -68,6 +70,8 @@ class ControllerOptions(TypedDict, total=False):
     watches: Mapping[type[Resource], MapFunction]
     reads: Sequence[type[Resource]]
     predicates: Mapping[type[Resource], Predicate]
+    namespace: str | None
+    selector: SelectorLike
     workers: int
     timeout: float | None
     name: str
@@ -79,6 +83,8 @@ class _Definition(msgspec.Struct, frozen=True):
     reconcile: Reconciler
     sources: tuple[Source, ...]
     reads: tuple[type[Resource], ...]
+    namespace: str | None
+    selector: Selector | None
     workers: int
     timeout: float | None
     queue: Callable[[], WorkQueue[Request]]
@@ -130,10 +136,13 @@ class Manager:
         self._resources = AsyncExitStack()
         self._store_client: Client | None = None
         self._client: ObjectClient | None = None
-        self._informers: dict[ResourceType, SharedInformer] = {}
+        self._informers: Informers | None = None
+        # Those that `informer` was asked for, and those of each controller.
+        self._kept: dict[object, SharedInformer] = {}
+        self._used: dict[str, list[SharedInformer]] = {}
         self._controllers: dict[str, Controller] = {}
-        self._informer_tasks: set[asyncio.Task[None]] = set()
-        self._controller_tasks: set[asyncio.Task[None]] = set()
+        self._controller_tasks: dict[str, asyncio.Task[None]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()  # of controllers that are being removed
         self._runnable_tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._body: asyncio.Task[Any] | None = None
@@ -161,6 +170,8 @@ class Manager:
         watches: Mapping[type[Resource], MapFunction] | None = None,
         reads: Sequence[type[Resource]] = (),
         predicates: Mapping[type[Resource], Predicate] | None = None,
+        namespace: str | None = None,
+        selector: SelectorLike = None,
         workers: int = 1,
         timeout: float | None = None,
         name: str | None = None,
@@ -168,16 +179,26 @@ class Manager:
     ) -> None:
         """Reconcile `cls`: an event on an object of it, or on what concerns it, leads to a run for its key.
 
+        Before the manager is started or while it runs; then the controller starts at once, and its `started` tells when
+        its caches are full.
+
         owns: kinds whose objects have a `cls` as their controller; an event on one runs for the owner.
         watches: kind -> function from an event's object (`Stored`) to the requests it concerns.
         reads: kinds that may be read from the cache besides.
         predicates: kind -> `predicate(old, new)`; its events count only where it says so (`generation_changed`, ...).
+        namespace: see only the objects there, of every kind that has namespaces. selector: see only the objects of
+            `cls` with such labels. Only these are cached; for this controller there are no others, and one that ceases
+            to match is gone.
         workers: how many keys at the same time. timeout: seconds a run may take.
         name: for logs and statistics; the kind in lower case unless given. queue: makes the work queue, for limits
             other than client-go's.
         """
-        self._check_not_started()
+        self._check_not_stopped()
         name = cls.TYPE.kind.lower() if name is None else name
+        if namespace is not None and not cls.TYPE.namespaced:
+            raise ValueError(f"{cls.__name__} objects are in no namespace, {namespace!r} was asked for")
+        if workers < 1:
+            raise ValueError(f"controller {name!r}: workers must be at least 1, not {workers}")
         if name in self._definitions:
             raise ValueError(f"there is a controller {name!r} already: give this one another name=")
         predicates = predicates or {}
@@ -186,12 +207,47 @@ class Manager:
         sources += [Source(kind, function, predicates.get(kind)) for kind, function in (watches or {}).items()]
         if unknown := predicates.keys() - {source.cls for source in sources}:
             raise ValueError(f"predicates for kinds that are not watched: {', '.join(c.__name__ for c in unknown)}")
-        self._definitions[name] = _Definition(name, reconcile, tuple(sources), tuple(reads), workers, timeout, queue)
+        wanted = None if selector is None else Selector.of(selector)
+        definition = _Definition(
+            name, reconcile, tuple(sources), tuple(reads), namespace, wanted, workers, timeout, queue
+        )
+        self._definitions[name] = definition
+        if self._started:
+            self._launch(definition, define=True)
+
+    async def remove_controller(self, name: str) -> None:
+        """Stop a controller while the manager runs, and forget it. Informers that only it used are stopped as well.
+
+        Runs in progress have `stop_timeout` to end; so this is not for a controller's own reconciler. Raises KeyError
+        if there is none of that name. Cancelling it cancels the runs.
+        """
+        controller = self._controllers.pop(name)
+        task = self._controller_tasks[name]
+        self._leaving.add(task)
+        controller.stop()
+        try:
+            if not await _end({task}, self._stop_timeout):
+                log.warning(
+                    "stop_timed_out", seconds=self._stop_timeout, active={name: [r.key for r in controller.active]}
+                )
+        finally:
+            await _cancel({task})
+            self._leaving.discard(task)
+            del self._definitions[name], self._controller_tasks[name]
+            if self._informers is not None:
+                for informer in self._used.pop(name):
+                    await self._informers.release(informer)
 
     def add_index(self, cls: type[Resource], name: str, function: Indexer) -> None:
-        """Let the cache of `cls` find objects by a function of them: `ctx.list(cls, index=(name, value))`."""
-        self._check_not_started()
-        self._indexes.setdefault(cls.TYPE, {})[name] = function
+        """Let the caches of `cls` find objects by a function of them: `ctx.list(cls, index=(name, value))`.
+
+        At any time. Raises ValueError if the kind has an index of that name by another function.
+        """
+        indexes = self._indexes.setdefault(cls.TYPE, {})
+        if indexes.setdefault(name, function) is not function:
+            raise ValueError(f"{cls.__name__} has an index {name!r} of another function already")
+        for informer in [] if self._informers is None else self._informers.of(cls.TYPE):
+            informer.cache.add_indexer(name, function)
 
     def add_runnable(self, runnable: Runnable, name: str | None = None) -> None:
         """Run a coroutine function beside the controllers: from when their caches are full, cancelled at the stop."""
@@ -201,6 +257,12 @@ class Manager:
     def _check_not_started(self) -> None:
         if self._entered:
             raise RuntimeError("the manager has been started: add to it before")
+
+    def _check_not_stopped(self) -> None:
+        if self._entered and not self._started:
+            raise RuntimeError("the manager is being started: add to it before or after")
+        if self._stopping:
+            raise RuntimeError("the manager has been stopped")
 
     # ---- what there is while it runs -------------------------------------------------------------------------------
 
@@ -233,18 +295,39 @@ class Manager:
             raise RuntimeError("the manager is not running: use its store inside `async with manager:`")
         return self._store_client
 
-    def informer(self, cls: type[Resource]) -> SharedInformer:
-        """The one informer of a kind, started if need be. Only while the manager runs."""
-        found = self._informers.get(cls.TYPE)
+    @property
+    def informers(self) -> Informers:
+        """The informers of its controllers, for others to share. Only while the manager runs."""
+        if self._informers is None:
+            raise RuntimeError("the manager is not running: use its informers inside `async with manager:`")
+        return self._informers
+
+    def informer(
+        self,
+        cls: type[Resource],
+        namespace: str | None = None,
+        *,
+        selector: SelectorLike = None,
+        transform: Transform | None = None,
+    ) -> SharedInformer:
+        """The one informer of a kind or a part of it, started if need be and kept until the manager stops.
+
+        As `Informers.acquire`; use `informers` for one that can be given back. Only while the manager runs.
+        """
+        wanted = None if selector is None else Selector.of(selector)
+        key = (cls.TYPE, namespace, wanted, transform)
+        found = self._kept.get(key)
         if found is None:
-            source = StoreListWatch(self.store_client, cls.TYPE)
-            on_transition = partial(_log_transition, cls.TYPE.qualified)
-            found = SharedInformer(source, name=cls.TYPE.qualified, rng=self._rng, on_transition=on_transition)
-            for name, function in self._indexes.get(cls.TYPE, {}).items():
-                found.cache.add_indexer(name, function)
-            self._informers[cls.TYPE] = found
-            self._informer_tasks.add(self._start(f"informer {cls.TYPE.kind}", found.run()))
+            found = self._kept[key] = self._acquire(cls, namespace, wanted, transform)
         return found
+
+    def _acquire(
+        self, cls: type[Resource], namespace: str | None, selector: Selector | None, transform: Transform | None = None
+    ) -> SharedInformer:
+        informer = self.informers.acquire(cls, namespace, selector=selector, transform=transform)
+        for name, function in self._indexes.get(cls.TYPE, {}).items():
+            informer.cache.add_indexer(name, function)
+        return informer
 
     def controller(self, name: str) -> Controller:
         """The controller of that name. Only while the manager runs."""
@@ -254,7 +337,7 @@ class Manager:
         """The manager at this moment."""
         return ManagerStatistics(
             controllers={name: controller.statistics() for name, controller in self._controllers.items()},
-            informers={kind.qualified: informer.statistics() for kind, informer in self._informers.items()},
+            informers={} if self._informers is None else self._informers.statistics(),
         )
 
     # ---- start and stop --------------------------------------------------------------------------------------------
@@ -329,51 +412,76 @@ class Manager:
             opened = open_store(self.store, serve=self._serve, rng=self._rng, connect_timeout=self._connect_timeout)
             self._store_client = await self._resources.enter_async_context(opened)
         self._client = ObjectClient(self._store_client, now=self._now, rng=self._rng)
-        for cls in self.kinds:
-            if _is_custom(cls):
-                await self._client.apply(crd_for(cls))
-        run_prefix = f"{self._rng.getrandbits(32):08x}"
+        await self._define(self.kinds)
+        self._informers = Informers(self._store_client, rng=self._rng, on_failure=self._informer_failed)
+        self._run_prefix = f"{self._rng.getrandbits(32):08x}"
         for definition in self._definitions.values():
-            controller = Controller(
-                definition.name,
-                definition.reconcile,
-                sources=definition.sources,
-                informers={cls.TYPE: self.informer(cls) for cls in definition.kinds()},
-                client=self._client,
-                now=self._now,
-                run_prefix=run_prefix,
-                workers=definition.workers,
-                queue=definition.queue(),
-                timeout=definition.timeout,
-                sync_timeout=self._sync_timeout,
-            )
-            self._controllers[definition.name] = controller
-            self._controller_tasks.add(self._start(f"controller {definition.name}", controller.run()))
+            self._launch(definition)
         for controller in self._controllers.values():
             await controller.started.wait()
         for name, runnable in self._runnables:
             self._runnable_tasks.add(self._start(f"runnable {name}", runnable()))
 
+    def _launch(self, definition: _Definition, *, define: bool = False) -> None:
+        """Start a controller; `define` its kinds in the store before."""
+        namespace, name, primary = definition.namespace, definition.name, definition.sources[0].cls
+        informers = {
+            cls.TYPE: self._acquire(
+                cls,
+                namespace if cls.TYPE.namespaced else None,
+                definition.selector if cls is primary else None,
+            )
+            for cls in definition.kinds()
+        }
+        controller = Controller(
+            name,
+            definition.reconcile,
+            sources=definition.sources,
+            informers=informers,
+            client=self.client,
+            now=self._now,
+            run_prefix=self._run_prefix,
+            namespace=namespace,
+            workers=definition.workers,
+            queue=definition.queue(),
+            timeout=definition.timeout,
+            sync_timeout=self._sync_timeout,
+        )
+
+        async def define_and_run() -> None:
+            await self._define(definition.kinds())
+            await controller.run()
+
+        self._used[name] = [*informers.values()]
+        self._controllers[name] = controller
+        run = define_and_run() if define else controller.run()
+        self._controller_tasks[name] = self._start(f"controller {name}", run)
+
+    async def _define(self, kinds: Sequence[type[Resource]]) -> None:
+        """Tell the store of the kinds that are users'."""
+        for cls in kinds:
+            if _is_custom(cls):
+                await self.client.apply(crd_for(cls))
+
     async def _close(self) -> None:
         """Controllers and runnables first, then informers, then the store, so that each has what it needs to end."""
         self._stopping = True
-        tasks = self._runnable_tasks | self._controller_tasks | self._informer_tasks
+        tasks = {*self._runnable_tasks, *self._controller_tasks.values()}
         try:
             for task in self._runnable_tasks:
                 task.cancel()
             for controller in self._controllers.values():
                 controller.stop()
-            if not await _end(self._runnable_tasks | self._controller_tasks, self._stop_timeout):
+            if not await _end(tasks, self._stop_timeout):
                 active = {name: [r.key for r in c.active] for name, c in self._controllers.items() if c.active}
                 log.warning("stop_timed_out", seconds=self._stop_timeout, active=active)
         finally:
-            for task in tasks:
-                task.cancel()
-            if not await _end(tasks, CANCEL_TIMEOUT):
-                # A second cancellation leaves a reconciler's thread behind.
-                for task in tasks:
-                    task.cancel()
-                await _end(tasks, CANCEL_TIMEOUT)
+            await _cancel(tasks)
+            if self._informers is not None:
+                with contextlib.suppress(TimeoutError):  # a handler keeps its cancellation to itself
+                    async with asyncio.timeout(CANCEL_TIMEOUT):
+                        await self._informers.close()
+                self._informers = None
             self._client = self._store_client = None
             await self._resources.aclose()
 
@@ -387,16 +495,28 @@ class Manager:
     def _ended(self, task: asyncio.Task[None]) -> None:
         name = task.get_name()
         error = None if task.cancelled() else task.exception()
+        expected = self._stopping or task in self._leaving
+        if expected:
+            if error is not None:
+                self._log_late(name, error)
+        elif error is not None:
+            self._fail(name, error)
+        elif task.cancelled() or task not in self._runnable_tasks:
+            self._fail(name, ManagerError(f"{name} ended unexpectedly"))
+
+    def _informer_failed(self, informer: SharedInformer, error: BaseException) -> None:
+        name = f"informer {informer.name}"
+        if self._stopping:
+            self._log_late(name, error)
+        else:
+            self._fail(name, error)
+
+    def _log_late(self, name: str, error: BaseException) -> None:
+        log.error("failed_while_stopping", task=name, error=repr(error), exc_info=error)
+
+    def _fail(self, name: str, error: BaseException) -> None:
         if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
-        if self._stopping:
-            if error is not None:
-                log.error("failed_while_stopping", task=name, error=repr(error), exc_info=error)
-            return
-        if error is None:
-            if task in self._runnable_tasks and not task.cancelled():
-                return
-            error = ManagerError(f"{name} ended unexpectedly")
         if self._failure is None:
             self._failure = error
             log.error("manager_failed", task=name, error=repr(error))
@@ -413,25 +533,21 @@ class Manager:
         raise self._failure
 
 
-def _log_transition(kind: str, transition: Transition) -> None:
-    """The usual way, LISTING to WATCHING, and the end are nothing to tell."""
-    if transition.old is State.LISTING or transition.new is State.STOPPED:
-        return
-    log.info(
-        "informer_transition",
-        kind=kind,
-        old=transition.old.name,
-        new=transition.new.name,
-        revision=transition.revision,
-    )
-
-
 async def _end(tasks: set[asyncio.Task[None]], timeout: float) -> bool:
     """Wait for the tasks; whether all ended in time."""
     if not tasks:
         return True
     _, pending = await asyncio.wait(tasks, timeout=timeout)
     return not pending
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel what is left of the tasks, within bounds."""
+    for _ in range(2):  # a second cancellation leaves a reconciler's thread behind
+        for task in tasks:
+            task.cancel()
+        if await _end(tasks, CANCEL_TIMEOUT):
+            return
 
 
 def _is_custom(cls: type[Resource]) -> bool:

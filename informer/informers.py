@@ -138,6 +138,10 @@ class Informers:
         whole = self._informers.get(_Key(kind, None, None, None))
         return whole or self._informers.get(_Key(kind, namespace, None, None))
 
+    def of(self, kind: ResourceType) -> list[SharedInformer]:
+        """Those that run for a kind or a part of it."""
+        return [informer for key, informer in self._informers.items() if key.kind == kind]
+
     def statistics(self) -> Mapping[str, InformerStatistics]:
         """Everything about each of them, by name: the kind (`deployments.apps`), and what part of it, as for kubectl
         (`pods -n default -l app=web`)."""

@@ -15,11 +15,12 @@ import pytest
 import structlog
 
 from controllers.context import Context
-from controllers.errors import ManagerError, SyncTimeout
-from controllers.handlers import generation_changed
+from controllers.errors import ManagerError, SyncTimeout, UndeclaredKind
+from controllers.handlers import generation_changed, own_key
 from controllers.manager import Manager
 from controllers.reconcile import Request
 from informer.crd import CustomResourceDefinition
+from informer.errors import Invalid
 from kvstore.api import Client
 from kvstore.client.embedded import EmbeddedClient
 from tests.controllers.kinds import Part, Rack, Site
@@ -125,6 +126,122 @@ async def test_controllers_share_one_informer_a_kind(store: Client) -> None:
         async with asyncio.timeout(5):
             while racks.cache.get("r") is None:
                 await asyncio.sleep(0.01)
+
+
+@virtual_time
+async def test_a_controller_can_see_one_namespace_or_some_labels_only(store: Client) -> None:
+    manager, runs, seen = Manager(client=store), list[str](), list[str]()
+
+    @manager.reconciler(Site, owns=[Part], reads=[Rack], namespace="a", selector="tier=gold", name="some")
+    async def reconcile(ctx: Context, request: Request) -> None:
+        site = ctx.get(Site, request)
+        runs.append(f"{request} {site and site.metadata.labels.get('tier')}")
+        seen[:] = [str(part.name) for part in ctx.list(Part)] + [rack.name for rack in ctx.list(Rack)]
+        for read in (lambda: ctx.get(Part, "x", "b"), lambda: ctx.list(Part, "b")):
+            with pytest.raises(UndeclaredKind, match=r"namespace 'a' only.*ctx\.fetch"):
+                read()
+        if site is not None:
+            # Nothing to wait for: the caches never show it.
+            await ctx.create(Part(name=f"{site.name}-{len(runs)}", namespace="b"))
+
+    manager.add_controller(Site, nothing, name="all")
+    async with manager:
+        objects = manager.client
+        await objects.create(Rack(name="r"))
+        for namespace in ("a", "b"):
+            await objects.create(Part(name="p", namespace=namespace))
+            for tier in ("gold", "lead"):
+                await objects.create(Site(name=tier, namespace=namespace, labels={"tier": tier}))
+        await asyncio.sleep(1)
+        assert runs == ["a/gold gold"]
+        assert seen == ["p", "r"]
+        await objects.patch(Site, "lead", {"metadata": {"labels": {"tier": "gold"}}}, "a")
+        await asyncio.sleep(1)
+        await objects.patch(Site, "gold", {"metadata": {"labels": {"tier": "lead"}}}, "a")
+        await asyncio.sleep(1)
+        assert runs == ["a/gold gold", "a/lead gold", "a/gold None"]
+        statistics = manager.statistics()
+        assert statistics.controllers["some"].catch_up_timeouts == 0
+        assert sorted(statistics.informers) == [
+            "parts.example.com -n a",
+            "racks.example.com",
+            "sites.example.com",
+            "sites.example.com -n a -l tier=gold",
+        ]
+        assert statistics.informers["sites.example.com -n a -l tier=gold"].cache.objects == 1
+    with pytest.raises(ValueError, match="no namespace"):
+        Manager(client=store).add_controller(Rack, nothing, namespace="a")
+    with pytest.raises(Invalid):
+        Manager(client=store).add_controller(Site, nothing, selector="a in b")
+
+
+@virtual_time
+async def test_controllers_come_and_go_while_it_runs(store: Client) -> None:
+    manager, runs, held = Manager(client=store), list[str](), asyncio.Event()
+    manager.add_controller(Site, nothing, name="stays")
+    with no_task_left():
+        async with manager:
+            await manager.client.create(site("a"))
+            before = asyncio.all_tasks()
+
+            @manager.reconciler(Part, watches={Site: own_key}, name="guest")
+            async def reconcile(ctx: Context, request: Request) -> None:
+                runs.append(f"{request} {len(ctx.list(Site))} {len(ctx.list(Site, index=('image', 'nginx')))}")
+                await held.wait()
+
+            manager.add_index(Site, "image", lambda stored: [Site.decode(stored.data, "1").spec.image])
+            with pytest.raises(ValueError, match="'image'"):
+                manager.add_index(Site, "image", lambda stored: [])
+            await manager.controller("guest").started.wait()
+            assert manager.informers.users(manager.informer(Site)) == 3
+            await manager.client.create(Site(name="b", namespace="default", spec={"image": "nginx"}))
+            await asyncio.sleep(1)
+            assert runs == ["default/a 1 0"]
+            definitions = await manager.client.list(CustomResourceDefinition)
+            assert [each.name for each in definitions] == ["parts.example.com", "sites.example.com"]
+            with pytest.raises(ValueError, match="guest"):
+                manager.add_controller(Part, nothing, name="guest")
+
+            removing = asyncio.create_task(manager.remove_controller("guest"))
+            await asyncio.sleep(5)
+            assert not removing.done()  # a run is in progress
+            held.set()
+            await removing
+            assert runs == ["default/a 1 0"]
+            assert asyncio.all_tasks() == before
+            assert sorted(manager.statistics().informers) == ["sites.example.com"]
+            assert manager.informers.users(manager.informer(Site)) == 2
+            assert sorted(manager.statistics().controllers) == ["stays"]
+            with pytest.raises(KeyError):
+                await manager.remove_controller("guest")
+
+            manager.add_controller(Part, reconcile, reads=[Site], name="guest")
+            await manager.client.create(Part(name="p", namespace="default"))
+            await asyncio.sleep(1)
+            assert runs == ["default/a 1 0", "default/p 2 1"]
+    with pytest.raises(RuntimeError, match="stopped"):
+        manager.add_controller(Rack, nothing)
+
+
+@virtual_time
+async def test_removing_a_controller_is_bounded(store: Client) -> None:
+    manager = Manager(client=store, stop_timeout=30)
+
+    @manager.reconciler(Site)
+    async def reconcile(ctx: Context, request: Request) -> None:
+        await asyncio.sleep(1000)
+
+    with no_task_left():
+        async with manager:
+            await manager.client.create(site("a"))
+            await asyncio.sleep(5)
+            with structlog.testing.capture_logs() as logs:
+                await manager.remove_controller("site")
+            assert asyncio.get_running_loop().time() == pytest.approx(35, abs=0.5)
+            assert [entry["active"] for entry in logs if entry["event"] == "stop_timed_out"] == [
+                {"site": ["default/a"]}
+            ]
+            assert manager.statistics().informers == {}
 
 
 @virtual_time
@@ -240,6 +357,8 @@ class BrokenClient:
         self._how = how
 
     def __getattr__(self, name: str) -> Any:
+        if name == "range_stream":  # all it can do is `range`
+            raise AttributeError(name)
         return getattr(self._client, name)
 
     async def range(self, request: Any) -> Any:
@@ -294,17 +413,14 @@ async def test_mistakes_are_told_at_once(store: Client) -> None:
         _ = manager.client
     async with manager:
         with pytest.raises(RuntimeError, match="before"):
-            manager.add_controller(Rack, nothing)
+            manager.add_runnable(lambda: asyncio.sleep(0))
     with pytest.raises(RuntimeError, match="not running"):
         _ = manager.client
     with pytest.raises(RuntimeError):
         async with manager:
             pass
-    bad = Manager(client=store)
-    bad.add_controller(Site, nothing, workers=0)
-    with no_task_left(), pytest.raises(ValueError, match="workers"):
-        async with bad:
-            pass
+    with pytest.raises(ValueError, match="workers"):
+        Manager(client=store).add_controller(Site, nothing, workers=0)
 
 
 # ---- as a process ----------------------------------------------------------------------------------------------------
