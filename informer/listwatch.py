@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from types import TracebackType
@@ -18,6 +20,9 @@ import msgspec
 from informer.errors import ApiError, Expired, Silent, Unreachable, Unsupported, from_store
 from kvstore import api
 from kvstore.errors import FutureRevision, KvError
+
+ANSWERED = -1  # the watch id of progress that was asked for
+PROGRESS_REQUESTS = 4  # how often it is asked for until the connection counts as dead
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -46,7 +51,7 @@ class Bookmark(msgspec.Struct, frozen=True, gc=False):
 
 
 WatchEvent: TypeAlias = Item | Removed | Bookmark
-Batch: TypeAlias = list[WatchEvent]
+Batch: TypeAlias = list[WatchEvent]  # an empty one says only that the connection lives
 Items: TypeAlias = list[Item]
 
 
@@ -69,7 +74,8 @@ class ListWatch(Protocol):
         """A page of at most `limit` items (0 = all of them), the first one or the one that `continue_` stands for."""
 
     def watch(self, revision: str) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
-        """Events after `revision`, in order, each once, in batches that never part the events of one revision.
+        """Events after `revision`, in order, each once, in batches that never part the events of one revision. An empty
+        batch says that the connection lives.
 
         Entering it opens the watch; `Expired` may come then or later. Iteration ends when the server ends the watch
         in good order, which asks for a new one from the last revision seen.
@@ -115,7 +121,8 @@ class StoreListWatch:
     """Lists and watches the objects under a prefix through a `kvstore` client, embedded or remote.
 
     prefix: a resource type, or the bytes before "namespace/name" in its keys; `namespace` narrows it to one.
-    progress_notify: ask the store for its periodic progress notifications.
+    progress_notify: ask the store for its periodic progress notifications; an etcd before 3.5.13 gives no other that
+        can be relied on (`orders_progress`).
     quiet_after: seconds without a word on a watch until the store is asked for its progress. That keeps the last
         revision young, so that a quiet prefix can resume after a compaction, as kube-apiserver's bookmarks do.
     answer_within: seconds within which a watch has to be opened, or progress told; a dead connection often gives no
@@ -211,6 +218,7 @@ class _StoreWatch:
     def __init__(self, source: StoreListWatch, start: int) -> None:
         self._source = source
         self._start = start
+        self._trusted: bool | None = None
 
     async def __aenter__(self) -> Self:
         source = self._source
@@ -265,15 +273,33 @@ class _StoreWatch:
             raise _translate(error) from error
         try:
             async with asyncio.timeout(source._answer_within) as deadline:
-                await self._watch.request_progress()
-                return self._batch(await self._watch.__anext__())
+                await self._learn_version()
+                while True:
+                    await self._watch.request_progress()
+                    # etcd does not answer while any watch on the stream is behind, and forgets the question.
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(source._answer_within / PROGRESS_REQUESTS):
+                            return self._batch(await self._watch.__anext__())
         except (KvError, TimeoutError) as error:
             silence = source._quiet_after + source._answer_within
             raise _translate(error, deadline, f"nothing heard on a watch for {silence} s") from error
 
+    async def _learn_version(self) -> None:
+        """Ask once for the server's version, for what its answers to progress requests are worth."""
+        if self._trusted is None:
+            try:
+                version = (await self._source._client.status()).version
+            except KvError as error:
+                if isinstance(known := from_store(error), Unreachable):
+                    raise known from error
+                version = ""  # it does not say
+            self._trusted = orders_progress(version)
+
     def _batch(self, response: api.WatchResponse) -> Batch:
         self._source._heard(response.header)
         if not response.events:
+            if response.watch_id == ANSWERED and not self._trusted:
+                return []  # it lives, and that is all this says
             return [Bookmark(str(response.header.revision))]
         base = self._source._base
         deleted = api.EventType.DELETE
@@ -360,6 +386,18 @@ class _StoreWatchList:
 @runtime_checkable
 class _RangeStreamer(Protocol):
     def range_stream(self, request: api.Range) -> AsyncGenerator[api.RangeResponse, None]: ...
+
+
+def orders_progress(version: str) -> bool:
+    """Whether an etcd of this version gives the progress it is asked for after the events that it stands for.
+
+    Earlier ones may give it ahead of them, as kube-apiserver knows: it asks for the same versions.
+    """
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    if found is None:
+        return False
+    major, minor, patch = map(int, found.groups())
+    return (major, minor, patch) >= (3, 5, 13) or ((major, minor) == (3, 4) and patch >= 31)
 
 
 def _text(key: bytes) -> str:

@@ -246,7 +246,7 @@ async def test_a_silent_peer_is_found_on_every_call(client: EmbeddedClient) -> N
         silent.silent = True
         with pytest.raises(Unreachable, match=r"nothing heard on a watch for 0\.03 s"):
             await anext(batches)
-        assert silent.progress_requests == 2
+        assert silent.progress_requests > 2  # asked again before it is given up
     with pytest.raises(Unreachable, match=r"no answer to a list within 0\.04 s"):
         await source.list(limit=0)
     with pytest.raises(Unreachable, match=r"no answer to a watch within 0\.02 s"):
