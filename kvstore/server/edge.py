@@ -194,18 +194,23 @@ class Server:
 
     def _handler(self, route: Route, counter: CallCounter) -> grpc.RpcMethodHandler[bytes, bytes]:
         if isinstance(route, Unary):
-            return grpc.unary_unary_rpc_method_handler(self._unary(route, counter))
+            # To gRPC these are streams of requests, too: only of those it tells that they ended before the message did.
+            # A call of one message would never be answered then.
+            return grpc.stream_unary_rpc_method_handler(self._unary(route, counter))
         return grpc.stream_stream_rpc_method_handler(self._stream(route, counter))
 
-    def _unary(self, route: Unary, counter: CallCounter) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    def _unary(self, route: Unary, counter: CallCounter) -> Callable[[AsyncIterator[bytes], Context], Awaitable[bytes]]:
         call = route.call
         parse = route.request.FromString
         max_message = self.max_message
         auth = self._node.auth
 
-        async def handler(data: bytes, context: Context) -> bytes:
+        async def handler(_: AsyncIterator[bytes], context: Context) -> bytes:
             try:
                 with counter:
+                    data = await context.read()
+                    if not isinstance(data, bytes):  # the end of the stream
+                        raise KvError("unexpected EOF", code=Code.UNKNOWN)
                     counter.received(len(data))
                     if len(data) > max_message:
                         raise _too_large(data, max_message)

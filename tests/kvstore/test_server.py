@@ -17,7 +17,9 @@ from kvstore.errors import DataDirInUse, Stopped, Unavailable
 from kvstore.node import Node, NodeOptions
 from kvstore.proto import messages as pb
 from kvstore.server import AddressInUse, InvalidListenURL, ListenError, ServeConfig, Server, serve
+from kvstore.services import Unary
 from tests.etcd_process import free_port
+from tests.kvstore.hostile import END_STREAM, HEADERS, raw
 from tests.kvstore.serve_process import serving
 
 STOP_LIMIT = 5.0  # seconds
@@ -224,6 +226,20 @@ async def test_garbage_is_an_error_of_its_call_only(channel: grpc.aio.Channel) -
     await stream.write(b"\xff\xff\xff")
     assert await stream.code() == grpc.StatusCode.INTERNAL
     await call(channel, "/etcdserverpb.KV/Put", pb.PutRequest(key=b"a").SerializeToString())
+
+
+@pytest.mark.parametrize("message", [b"", b"\0\0\0", b"\0\0\0\0\x50ab"], ids=["none", "in its length", "in its text"])
+async def test_a_call_whose_message_is_cut_ends_at_once(server: Server, endpoint: str, message: bytes) -> None:
+    for path in (path for path, route in server.routes.items() if isinstance(route, Unary)):
+        # A connection each, so that no header is told by its number alone.
+        async with raw(endpoint) as connection, asyncio.timeout(10):
+            connection.call(1, path, message)
+            while (heard := await connection.heard())[2] != 1:
+                pass
+            kind, flags, _, trailers = heard
+            assert (kind, flags & END_STREAM) == (HEADERS, END_STREAM)
+            assert b"grpc-status\x012" in trailers, f"{path}: Unknown, as in etcd"
+            assert b"unexpected EOF" in trailers
 
 
 async def test_an_operation_without_a_request_is_refused(channel: grpc.aio.Channel) -> None:
