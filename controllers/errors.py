@@ -37,3 +37,7 @@ class SyncTimeout(ControllerError):
 
 class ManagerError(ControllerError):
     """A part of the manager ended that should have gone on."""
+
+
+class LeadershipLost(ControllerError):
+    """This process was the leader and no longer is: it must end, or begin anew as a candidate."""

@@ -98,12 +98,20 @@ class StoreFull(ApiError):
     reason = "InsufficientStorage"
 
 
+class Fenced(ApiError):
+    """The writer is no longer the leader in whose name it writes: nothing was written, and another one leads."""
+
+    reason = "Conflict"
+
+
 def from_store(error: kv.KvError) -> ApiError:
     """What an error of the store means to whoever reads and writes objects."""
     if error.code in _BROKEN_CONNECTION:
         return Unreachable(error.message)
     if isinstance(error, kv.Compacted):
         return Expired("the revision is compacted away, list again", error.compact_revision)
+    if isinstance(error, kv.Fenced):
+        return Fenced(error.message)
     if isinstance(error, kv.TooManyRequests):
         return TooManyRequests(error.message)
     if error.code is kv.Code.UNIMPLEMENTED:

@@ -262,6 +262,13 @@ class TooManyRequests(KvError):
     message = "etcdserver: too many requests"
 
 
+class Fenced(KvError):
+    """The writer no longer holds the office in whose name it writes: nothing was written. Not an answer of etcd's."""
+
+    code = Code.FAILED_PRECONDITION
+    message = "no longer the leader: nothing was written"
+
+
 class DataDirError(Exception):
     """The data directory cannot be used; the text says why and what to do. Nothing in it was changed."""
 
