@@ -11,6 +11,7 @@ file in one job of the writer. Readers that had begun keep the old file, which h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import itertools
@@ -389,7 +390,8 @@ class Backend:
         try:
             await self._beside(job)
         except BaseException:
-            file.close()
+            with contextlib.suppress(OSError):  # what the disk had no room for, and what closing would write
+                file.close()
             raise
         return file
 
@@ -465,7 +467,7 @@ class Backend:
             (path / name).replace(self._directory / name)
         self._db = copy
         self._size = self._measure()
-        _sync_directory(self._directory)
+        sync_directory(self._directory)
 
     def _retire(self, db: _Database) -> None:
         """Close it once its last reader has left, on a thread."""
@@ -588,7 +590,8 @@ def _hash(db: _Database, given_up: threading.Event) -> int:
     return crc
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
     fd = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -20,7 +20,7 @@ import google_crc32c
 import lmdb
 
 from kvstore import schema
-from kvstore.backend import Backend
+from kvstore.backend import Backend, sync_directory
 from kvstore.bolt import BoltError, Reader
 from kvstore.errors import DataDirError
 
@@ -117,6 +117,7 @@ def restore(
             except BaseException:
                 shutil.rmtree(partial)
                 raise
+            sync_directory(directory.parent)
         except (lmdb.Error, OSError) as error:
             raise SnapshotError(f"{directory} cannot be written: {error}") from error
 
