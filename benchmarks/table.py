@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
+
+import structlog
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,3 +36,8 @@ def show(title: str, rows: Sequence[Row]) -> None:
         if row.reached is not None:
             line += ": reached" if row.reached else ": not reached"
         print(line.rstrip())
+
+
+def quiet() -> None:
+    """Log only what is wrong, so that a table stays readable and printing is not what is measured."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))

@@ -157,11 +157,11 @@ class Scenario:
 SCENARIOS = {
     "burst": Scenario(f"{BURST} new keys in 5 revisions, then 50 deletes", burst),
     "pieces": Scenario("events arrive in pieces of 37 bytes", pieces),
-    "cut": Scenario("the connection is closed", cut),
-    "reset": Scenario("the connection is reset", reset),
+    "cut": Scenario("the connection is closed, and new ones are refused for a moment", cut),
+    "reset": Scenario("the same, reset", reset),
     "torn": Scenario("the connection is cut in the middle of an event", torn),
-    "down": Scenario("nothing can be connected to for 5 s", down),
-    "compacted": Scenario("the connection is lost, and with it the history (compaction)", compacted),
+    "down": Scenario("connections are closed as soon as they are made, for 5 s", down),
+    "compacted": Scenario("the same, and the history is compacted meanwhile", compacted),
     "silence": Scenario("the connection falls silent and is never closed", silence, Patience(after=100.0)),
 }
 

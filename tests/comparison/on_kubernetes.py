@@ -180,7 +180,7 @@ SCENARIOS = {
     "429": Scenario("watches are answered 429 for 5 s", too_many_requests),
     "500": Scenario("everything is answered 500 for 5 s", server_errors),
     "empty": Scenario("watches end as soon as they are accepted, for 5 s", ends_at_once),
-    "down": Scenario("nothing can be connected to for 5 s", down),
+    "down": Scenario("connections are closed as soon as they are made, for 5 s", down),
     "silence": Scenario("the connection falls silent and is never closed", silence, patience=Patience(after=100.0)),
     "quiet": Scenario("nothing happens to the Pods while the history moves on, then the watch ends", quiet),
 }
