@@ -238,9 +238,9 @@ class Controller:
                 assert result is not None
                 assert result.requeue_after is not None
                 queue.forget(request)
-                queue.add_after(request, result.requeue_after)
+                queue.add_after(request, result.requeue_after, result.priority)
             case Outcome.REQUEUE | Outcome.ERROR:
-                queue.add_rate_limited(request)
+                queue.add_rate_limited(request, None if result is None else result.priority)
 
     def _report(self, context: Context, error: BaseException, *, timed_out: bool) -> None:
         failures = self.queue.failures(context.request) + 1

@@ -26,10 +26,14 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """How a run that did not fail ended. `requeue_after` in seconds; `requeue` = again, after the key's backoff."""
+    """How a run that did not fail ended. `requeue_after` in seconds; `requeue` = again, after the key's backoff.
+
+    priority: of the run that follows; None keeps that of this run. Higher goes first, 0 is what a change has.
+    """
 
     requeue_after: float | None = None
     requeue: bool = False
+    priority: int | None = None
 
 
 class Outcome(enum.StrEnum):

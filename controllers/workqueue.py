@@ -1,7 +1,9 @@
 """The work queue: a core without I/O that takes the time as an argument, and its asyncio shell.
 
 The contract is client-go's `util/workqueue`: a key waits at most once, a key that is being processed is never given to
-a second worker but put back when the first is done, delays and per-key backoff. Two rules differ on purpose:
+a second worker but put back when the first is done, delays and per-key backoff. Priorities are controller-runtime's: a
+higher one goes first, of equal ones the earlier; a key has the highest that it was added with since it was last given
+out, and keeps it when its worker adds it again. Two rules differ on purpose:
 
 * an immediate `add` cancels the key's delayed one (client-go would run the key twice);
 * an outside trigger does not raise a key's backoff: a failure counts only if the run began after the backoff was over.
@@ -11,11 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
-from collections.abc import Hashable
+from bisect import insort
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Mapping
 from typing import Generic, TypeVar
 
 import msgspec
+
+from kvstore.histogram import Durations, Histogram
 
 K = TypeVar("K", bound=Hashable)
 
@@ -23,19 +28,29 @@ BASE_DELAY = 0.005  # client-go's default controller limiter: 5 ms x 2^failures 
 MAX_DELAY = 1000.0  # ... capped at 1000 s
 QPS = 10.0  # and over all keys 10 retries a second ...
 BURST = 100  # ... after the first 100
+# controller-runtime's priority of the initial list and of resyncs: after a restart, what changes must not wait behind
+# everything that is there.
+LOW_PRIORITY = -100
+BOUNDS = tuple(1e-8 * 10**power for power in range(12))  # seconds: controller-runtime's buckets for queues
 
 
 class QueueStatistics(msgspec.Struct, frozen=True):
-    """What a queue is doing. Times are in seconds; `adds`, `gets`, `retries` and the two totals only ever grow."""
+    """What a queue is doing. Times are in seconds; `adds`, `gets`, `retries` and the two histograms only ever grow.
+
+    depths: ready keys by priority. queued, worked: how long keys waited for a worker, and were held by one.
+    oldest_seconds: how long the key that has waited longest for a worker has done so.
+    """
 
     depth: int
+    depths: Mapping[int, int]
     waiting: int
     processing: int
     adds: int
     gets: int
     retries: int
-    queue_seconds: float
-    work_seconds: float
+    queued: Durations
+    worked: Durations
+    oldest_seconds: float
     unfinished_seconds: float
     longest_running_seconds: float
     shutting_down: bool
@@ -79,8 +94,13 @@ class QueueCore(Generic[K]):
         self._dirty: dict[K, float] = {}
         # Keys that a worker holds, and since when.
         self._processing: dict[K, float] = {}
-        # The dirty keys that no worker holds, in the order in which they are given out.
-        self._queue: deque[K] = deque()
+        # The dirty keys that no worker holds, by priority, in the order in which they are given out. Only levels that
+        # have keys, and `_levels` has them in ascending order.
+        self._ready: dict[int, OrderedDict[K, None]] = {}
+        self._levels: list[int] = []
+        # Priorities other than 0: of dirty and waiting keys, and what the keys that are being processed came with.
+        self._priority: dict[K, int] = {}
+        self._processed_at: dict[K, int] = {}
         # Keys to be added later, and when. Never a dirty one: it runs sooner anyway.
         self._waiting: dict[K, float] = {}
         # Every waiting key has the entry (its time, n, key); any other entry is stale and skipped.
@@ -90,25 +110,30 @@ class QueueCore(Generic[K]):
         self._failures: dict[K, tuple[int, float]] = {}
         self._shut = False
         self._adds = self._gets = self._retries = 0
-        self._queue_seconds = self._work_seconds = 0.0
+        self._queued, self._worked = Histogram(BOUNDS), Histogram(BOUNDS)
 
-    def add(self, key: K, now: float) -> None:
-        """The key needs a run: now, or when the run it is in ends. Dropped after `shut_down`."""
+    def add(self, key: K, now: float, priority: int | None = None) -> None:
+        """The key needs a run: now, or when the run it is in ends. Dropped after `shut_down`.
+
+        priority: None is what the key's worker was given it with, 0 for a key that no worker has.
+        """
         if self._shut:
             return
+        self._raise(key, priority)
         if self._waiting:
             self._waiting.pop(key, None)
         if key not in self._dirty:
             self._mark(key, now)
 
-    def add_after(self, key: K, delay: float, now: float) -> None:
+    def add_after(self, key: K, delay: float, now: float, priority: int | None = None) -> None:
         """Add in `delay` seconds, unless the key is to run sooner. Of several delays the earliest wins."""
         if self._shut:
             return
         self._retries += 1
         if delay <= 0:
-            self.add(key, now)
+            self.add(key, now, priority)
             return
+        self._raise(key, priority)
         ready = now + delay
         if key in self._dirty or self._waiting.get(key, ready + 1) <= ready:
             return
@@ -119,7 +144,7 @@ class QueueCore(Generic[K]):
             self._heap = [entry for entry in self._heap if self._waiting.get(entry[2]) == entry[0]]
             heapq.heapify(self._heap)
 
-    def add_rate_limited(self, key: K, now: float) -> None:
+    def add_rate_limited(self, key: K, now: float, priority: int | None = None) -> None:
         """Add after the key's backoff, or later if the overall bucket says so.
 
         The exponent rises only for the failure of a run that began after the last backoff was over; an earlier run was
@@ -130,7 +155,7 @@ class QueueCore(Generic[K]):
         failures, over = self._failures.get(key, (0, now))
         started = self._processing.get(key)
         if over > now:
-            self.add_after(key, over - now, now)
+            self.add_after(key, over - now, now, priority)
             return
         if started is not None and (failures == 0 or started >= over):
             failures += 1
@@ -138,7 +163,7 @@ class QueueCore(Generic[K]):
         if self._bucket is not None:
             delay = max(delay, self._bucket.reserve(now))
         self._failures[key] = (failures, now + delay)
-        self.add_after(key, delay, now)
+        self.add_after(key, delay, now, priority)
 
     def forget(self, key: K) -> None:
         """The key succeeded: its next failure starts from the shortest backoff."""
@@ -153,19 +178,29 @@ class QueueCore(Generic[K]):
         """The next key to process, or None if none is ready. The caller owes a `done`."""
         if self._heap:
             self._promote(now)
-        if not self._queue:
+        if not self._levels:
             return None
-        key = self._queue.popleft()
-        self._queue_seconds += now - self._dirty.pop(key)
+        level = self._levels[-1]
+        ready = self._ready[level]
+        key, _ = ready.popitem(last=False)
+        if not ready:
+            self._levels.pop()
+            del self._ready[level]
+        if level:
+            del self._priority[key]
+            self._processed_at[key] = level
+        self._queued.observe(now - self._dirty.pop(key))
         self._processing[key] = now
         self._gets += 1
         return key
 
     def done(self, key: K, now: float) -> None:
         """The worker has finished the key; if it was added meanwhile it is ready again."""
-        self._work_seconds += now - self._processing.pop(key)
+        self._worked.observe(now - self._processing.pop(key))
+        if self._processed_at:
+            self._processed_at.pop(key, None)
         if key in self._dirty:
-            self._queue.append(key)
+            self._put(key)
 
     def next_ready(self) -> float | None:
         """When the next delayed key becomes ready; None without delayed keys."""
@@ -176,6 +211,8 @@ class QueueCore(Generic[K]):
     def shut_down(self) -> None:
         """Drop delayed keys and later adds; what is queued can still be got."""
         self._shut = True
+        for key in self._waiting:
+            self._priority.pop(key, None)
         self._waiting.clear()
         self._heap.clear()
 
@@ -187,23 +224,27 @@ class QueueCore(Generic[K]):
     @property
     def drained(self) -> bool:
         """Shut down, nothing queued, nothing being processed."""
-        return self._shut and not self._queue and not self._processing
+        return self._shut and not self._levels and not self._processing
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return sum(map(len, self._ready.values()))
 
     def statistics(self, now: float) -> QueueStatistics:
         """The queue at this moment."""
         ages = [now - started for started in self._processing.values()]
         return QueueStatistics(
-            depth=len(self._queue),
+            depth=len(self),
+            depths={level: len(self._ready[level]) for level in reversed(self._levels)},
             waiting=len(self._waiting),
             processing=len(self._processing),
             adds=self._adds,
             gets=self._gets,
             retries=self._retries,
-            queue_seconds=self._queue_seconds,
-            work_seconds=self._work_seconds,
+            queued=self._queued.read(),
+            worked=self._worked.read(),
+            oldest_seconds=max(
+                (now - self._dirty[key] for ready in self._ready.values() for key in ready), default=0.0
+            ),
             unfinished_seconds=sum(ages),
             longest_running_seconds=max(ages, default=0.0),
             shutting_down=self._shut,
@@ -213,7 +254,43 @@ class QueueCore(Generic[K]):
         self._adds += 1
         self._dirty[key] = since
         if key not in self._processing:
-            self._queue.append(key)
+            self._put(key)
+
+    def _put(self, key: K) -> None:
+        level = self._priority.get(key, 0) if self._priority else 0
+        ready = self._ready.get(level)
+        if ready is None:
+            ready = self._ready[level] = OrderedDict()
+            insort(self._levels, level)
+        ready[key] = None
+
+    def _raise(self, key: K, priority: int | None) -> None:
+        """Note the priority of an add; a key that is ready moves up to it."""
+        if priority is None:
+            priority = self._processed_at.get(key, 0) if self._processed_at else 0
+        if not priority and not self._priority:
+            return
+        dirty = key in self._dirty
+        if dirty or key in self._waiting:
+            present = self._priority.get(key, 0)
+            if priority <= present:
+                return
+            if dirty and key not in self._processing:
+                ready = self._ready[present]
+                del ready[key]
+                if not ready:
+                    del self._ready[present]
+                    self._levels.remove(present)
+                self._set_priority(key, priority)
+                self._put(key)
+                return
+        self._set_priority(key, priority)
+
+    def _set_priority(self, key: K, priority: int) -> None:
+        if priority:
+            self._priority[key] = priority
+        else:
+            self._priority.pop(key, None)
 
     def _promote(self, now: float) -> None:
         while self._heap and self._heap[0][0] <= now:
@@ -223,8 +300,15 @@ class QueueCore(Generic[K]):
                 self._mark(key, ready)
 
     def _check(self) -> None:
-        assert len(set(self._queue)) == len(self._queue), "a key is queued twice"
-        assert set(self._queue) == self._dirty.keys() - self._processing.keys(), "queued = dirty and not processing"
+        queued = [key for ready in self._ready.values() for key in ready]
+        assert len(set(queued)) == len(queued), "a key is queued twice"
+        assert set(queued) == self._dirty.keys() - self._processing.keys(), "queued = dirty and not processing"
+        assert self._levels == sorted(self._ready), "the levels are those that have keys, in order"
+        assert all(self._ready.values()), "no level is empty"
+        for level, ready in self._ready.items():
+            assert all(self._priority.get(key, 0) == level for key in ready), "a key is where its priority says"
+        assert self._priority.keys() <= self._dirty.keys() | self._waiting.keys(), "only what is to run has a priority"
+        assert self._processed_at.keys() <= self._processing.keys(), "no priority of runs that ended is kept"
         assert not self._waiting.keys() & self._dirty.keys(), "a key that waits is not dirty"
         live = {(self._waiting.get(key), key) for ready, _, key in self._heap if self._waiting.get(key) == ready}
         assert live == {(ready, key) for key, ready in self._waiting.items()}, "every waiting key is in the heap"
@@ -249,22 +333,22 @@ class WorkQueue(Generic[K]):
         # Armed only while a getter waits; never later than the core's next ready time.
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, key: K) -> None:
-        """The key needs a run, now or when the run it is in ends."""
-        self._core.add(key, asyncio.get_running_loop().time())
+    def add(self, key: K, priority: int | None = None) -> None:
+        """The key needs a run, now or when the run it is in ends. priority: see `QueueCore.add`."""
+        self._core.add(key, asyncio.get_running_loop().time(), priority)
         if self._getters:
             self._wake_if_ready()
 
-    def add_after(self, key: K, delay: float) -> None:
+    def add_after(self, key: K, delay: float, priority: int | None = None) -> None:
         """Add in `delay` seconds, unless the key is to run sooner."""
-        self._core.add_after(key, delay, asyncio.get_running_loop().time())
+        self._core.add_after(key, delay, asyncio.get_running_loop().time(), priority)
         if self._getters:
             self._wake_if_ready()
             self._arm()
 
-    def add_rate_limited(self, key: K) -> None:
+    def add_rate_limited(self, key: K, priority: int | None = None) -> None:
         """Add after the key's backoff; see `QueueCore.add_rate_limited`. Call before `done`."""
-        self._core.add_rate_limited(key, asyncio.get_running_loop().time())
+        self._core.add_rate_limited(key, asyncio.get_running_loop().time(), priority)
         if self._getters:
             self._wake_if_ready()
             self._arm()

@@ -93,6 +93,47 @@ async def test_what_is_there_at_the_start_and_every_change_runs(store: Client) -
         assert runs.keys() == [A, B, B, A]
 
 
+async def test_a_change_goes_before_what_was_there_at_the_start(store: Client) -> None:
+    manager, runs = Manager(client=store), Runs()
+
+    @manager.reconciler(Site)
+    async def reconcile(ctx: Context, request: Request) -> Result | None:
+        if runs.note(request) == 1:
+            # A long first run: meanwhile something changes, far behind the others in the initial list.
+            last = await manager.client.get(Site, "z", "default")
+            last.spec.replicas = 9
+            await manager.client.update(last)
+            await asyncio.sleep(10)
+        return None
+
+    async with Manager(client=store) as before:
+        for name in ["a", "b", "c", "z"]:
+            await before.client.create(site(name))
+    async with manager:
+        await runs.reach(4)
+        await settle()
+    assert [request.name for request in runs.keys()] == ["a", "z", "b", "c"]
+
+
+async def test_a_result_may_give_the_next_run_a_priority(store: Client) -> None:
+    manager, runs = Manager(client=store), Runs()
+
+    @manager.reconciler(Site)
+    async def reconcile(ctx: Context, request: Request) -> Result | None:
+        first = runs.keys().count(request) == 0
+        runs.note(request)
+        if first:
+            return Result(requeue_after=1, priority=5 if request.name == "c" else None)
+        await asyncio.sleep(10)
+        return None
+
+    async with manager:
+        for name in "abc":
+            await manager.client.create(site(name))
+        await runs.reach(6)
+    assert [request.name for request in runs.keys()] == ["a", "b", "c", "c", "a", "b"]
+
+
 async def test_an_owned_object_runs_its_controller_alone(store: Client) -> None:
     manager, runs = Manager(client=store), Runs()
 

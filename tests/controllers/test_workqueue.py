@@ -16,6 +16,7 @@ from controllers.workqueue import Bucket, QueueCore, WorkQueue
 pytestmark = pytest.mark.virtual_time
 
 KEYS = st.sampled_from("abcd")
+PRIORITIES = st.sampled_from([None, None, 0, -100, 5])
 BASE, CAP = 1.0, 20.0
 
 
@@ -28,7 +29,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.held: dict[str, float] = {}
         self.wanted: set[str] = set()
-        self.order: list[str] = []
+        self.order: list[str] = []  # of the keys that are ready, by when they came; of equal priority the first goes
+        self.priority: dict[str, int] = {}  # of what is wanted or due
+        self.held_at: dict[str, int] = {}
         self.due: dict[str, float] = {}
         self.came_due: dict[str, float] = {}
         self.failures: Counter[str] = Counter()
@@ -52,29 +55,43 @@ class QueueMachine(RuleBasedStateMachine):
             del self.due[key]
             self.want(key)
 
-    @rule(key=KEYS)
-    def add(self, key: str) -> None:
-        self.core.add(key, self.now)
+    def raise_priority(self, key: str, priority: int | None) -> None:
+        given = self.held_at.get(key, 0) if priority is None else priority
+        present = self.priority.get(key)
+        if present is None:
+            self.priority[key] = given
+        elif given > present:
+            self.priority[key] = given
+            if key in self.order:  # it goes behind those that have had this priority before it
+                self.order.remove(key)
+                self.order.append(key)
+
+    @rule(key=KEYS, priority=PRIORITIES)
+    def add(self, key: str, priority: int | None) -> None:
+        self.core.add(key, self.now, priority)
         if not self.shut:
+            self.raise_priority(key, priority)
             self.due.pop(key, None)
             self.want(key)
 
-    @rule(key=KEYS, delay=st.sampled_from([-1, 0, 1, 2, 3, 8]))
-    def add_after(self, key: str, delay: int) -> None:
-        self.core.add_after(key, delay, self.now)
+    @rule(key=KEYS, delay=st.sampled_from([-1, 0, 1, 2, 3, 8]), priority=PRIORITIES)
+    def add_after(self, key: str, delay: int, priority: int | None) -> None:
+        self.core.add_after(key, delay, self.now, priority)
         if self.shut:
             return
+        self.raise_priority(key, priority)
         if delay <= 0:
             self.due.pop(key, None)
             self.want(key)
         else:
             self.want_later(key, delay)
 
-    @rule(key=KEYS)
-    def add_rate_limited(self, key: str) -> None:
-        self.core.add_rate_limited(key, self.now)
+    @rule(key=KEYS, priority=PRIORITIES)
+    def add_rate_limited(self, key: str, priority: int | None) -> None:
+        self.core.add_rate_limited(key, self.now, priority)
         if self.shut:
             return
+        self.raise_priority(key, priority)
         over = self.backoff_over.get(key)
         if over is not None and over > self.now:
             self.want_later(key, over - self.now)
@@ -99,20 +116,24 @@ class QueueMachine(RuleBasedStateMachine):
             assert not self.order
             return
         assert key not in self.held, "two workers on one key"
+        highest = max(self.priority[each] for each in self.order)
+        first = next(each for each in self.order if self.priority[each] == highest)
         # Keys that came due in the same instant have no order among themselves.
-        instants = {self.came_due.get(key, -1), self.came_due.get(self.order[0], -2)}
-        assert key == self.order[0] or len(instants) == 1
+        instants = {self.came_due.get(key, -1), self.came_due.get(first, -2)}
+        assert self.priority[key] == highest
+        assert key == first or len(instants) == 1
         self.came_due.pop(key, None)
         self.order.remove(key)
         self.wanted.remove(key)
         self.held[key] = self.now
+        self.held_at[key] = self.priority.pop(key)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def done(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.held)))
         self.core.done(key, self.now)
-        del self.held[key]
+        del self.held[key], self.held_at[key]
         if key in self.wanted:
             self.order.append(key)
 
@@ -125,6 +146,8 @@ class QueueMachine(RuleBasedStateMachine):
     def shut_down(self) -> None:
         self.core.shut_down()
         self.shut = True
+        for key in self.due:
+            del self.priority[key]
         self.due.clear()
 
     @invariant()
@@ -132,6 +155,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.core._check()
         statistics = self.core.statistics(self.now)
         assert statistics.depth == len(self.core) == len(self.order)
+        assert statistics.depths == Counter(self.priority[key] for key in self.order)
         assert statistics.processing == len(self.held)
         assert statistics.waiting == len(self.due)
         assert statistics.shutting_down == self.shut
@@ -355,7 +379,7 @@ async def test_many_workers_never_hold_one_key_together() -> None:
         await queue.shut_down_with_drain()
     statistics = queue.statistics()
     assert statistics.gets == sum(runs.values()) == statistics.adds
-    assert statistics.work_seconds > 0
+    assert statistics.worked.sum > 0
     assert not held
     queue._check()
 
@@ -368,8 +392,8 @@ async def test_statistics_measure_waiting_and_work() -> None:
     await queue.get()
     await asyncio.sleep(3)
     statistics = queue.statistics()
-    assert (statistics.queue_seconds, statistics.longest_running_seconds) == (2, 3)
+    assert (statistics.queued.sum, statistics.longest_running_seconds) == (2, 3)
     queue.done("a")
     statistics = queue.statistics()
-    assert (statistics.work_seconds, statistics.unfinished_seconds) == (3, 0)
+    assert (statistics.worked.sum, statistics.unfinished_seconds) == (3, 0)
     assert loop.time() == 5
