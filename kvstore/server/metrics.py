@@ -174,8 +174,8 @@ class _CallCollector(Collector):
 
 
 def _handled(method: MethodStatistics) -> Iterator[tuple[int, int]]:
-    # OK is there from the start: a rate over a series that has only just begun would miss its first calls.
-    yield from ({0: 0} | method.handled).items()
+    # As in etcd all are there from the start: a rate over a series that has only just begun misses its first calls.
+    yield from (dict.fromkeys(range(len(_CODES)), 0) | method.handled).items()
 
 
 def _labelled(name: str, told: str, label: str, value: str) -> GaugeMetricFamily:
