@@ -22,6 +22,7 @@ from kvstore.revision import KEY_SIZE, from_key, main_of
 from kvstore.store import FINISHED_COMPACTION, SCHEDULED_COMPACTION
 from kvstore.version import CLUSTER_VERSION
 
+HISTORY, META = b"key", b"meta"  # the buckets without which it is no database of etcd's
 Rows: TypeAlias = Iterable[tuple[bytes, bytes]]
 COMMIT_BYTES = 8 << 20  # of what is read, about how much is given at once
 # 8 bytes main, `_`, 8 bytes sub: how etcd writes a compaction's revision, too.
@@ -53,11 +54,11 @@ def write(file: IO[bytes], table: Callable[[str], Rows], member: Member) -> None
     writer.bucket(b"authRoles", sorted((name.encode(), _role(role)) for name, role in auth.roles.items()))
     writer.bucket(b"authUsers", sorted((name.encode(), _user(user)) for name, user in auth.users.items()))
     writer.bucket(b"cluster", [(b"clusterVersion", CLUSTER_VERSION.encode())])
-    writer.bucket(b"key", history)
+    writer.bucket(HISTORY, history)
     writer.bucket(b"lease", sorted(_lease(int(name), int(ttl)) for name, ttl in table("leases")))
     writer.bucket(b"members", [(f"{member.id:x}".encode(), _member(member))])
     writer.bucket(b"members_removed", [])
-    writer.bucket(b"meta", sorted(_meta(numbers, history.newest, member).items()))
+    writer.bucket(META, sorted(_meta(numbers, history.newest, member).items()))
     writer.finish()
 
 
@@ -133,7 +134,7 @@ def read(database: Reader, *, bump: int = 0) -> Iterator[Commit]:
     commit = Commit()
     size = 0
     newest = 1
-    for key, record in database.bucket(b"key"):
+    for key, record in database.bucket(HISTORY):
         newest = _main_of(key)
         if not record:
             continue  # what a raised revision leaves, when etcdutl raises it
@@ -150,18 +151,16 @@ def read(database: Reader, *, bump: int = 0) -> Iterator[Commit]:
     yield _rest(database, newest, bump)
 
 
-def newest_revision(database: Reader) -> int:
-    """The newest revision in a database, which may be one that a compaction left no record of. Reads it all."""
-    newest = 1
-    for key, _ in database.bucket(b"key"):
-        newest = _main_of(key)
-    return max(newest, _compaction(dict(database.bucket(b"meta")), b"scheduledCompactRev"))
+def revision_of(database: Reader, last: bytes) -> int:
+    """The revision of a database with that last key in its history; a compaction may have left no record of it."""
+    newest = _main_of(last) if last else 1
+    return max(newest, _compaction(dict(database.bucket(META)), b"scheduledCompactRev"))
 
 
 def _rest(database: Reader, newest: int, bump: int) -> Commit:
     """Everything but the history."""
     commit = Commit()
-    meta = dict(database.bucket(b"meta"))
+    meta = dict(database.bucket(META))
     finished = _compaction(meta, b"finishedCompactRev")
     scheduled = max(finished, _compaction(meta, b"scheduledCompactRev"))
     if bump:

@@ -5,6 +5,7 @@ Ours and etcd's are alike: etcdctl and etcdutl read ours, and `status` and `rest
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -80,14 +81,16 @@ async def save(pieces: AsyncIterator[bytes], path: Path) -> int:
 def status(path: Path) -> Status:
     """What is in a snapshot of ours or of etcd's, or in an etcd's database. Raises SnapshotError."""
     with _opened(path, needs_sum=False) as database:
-        crc = 0
-        records = 0
+        crc = records = 0
+        last = b""
         for name in database.names():
             crc = int(google_crc32c.extend(crc, name))
             for key, value in database.bucket(name):
                 crc = int(google_crc32c.extend(crc, key + value))
                 records += 1
-        return Status(crc, schema.newest_revision(database), records, database.size)
+                if name == schema.HISTORY:
+                    last = key
+        return Status(crc, schema.revision_of(database, last), records, database.size)
 
 
 def restore(
@@ -118,7 +121,9 @@ def restore(
                 shutil.rmtree(partial)
                 raise
             sync_directory(directory.parent)
-        except (lmdb.Error, OSError) as error:
+        except OSError as error:
+            raise SnapshotError(f"{directory} cannot be written: {error.strerror or error}") from error
+        except lmdb.Error as error:
             raise SnapshotError(f"{directory} cannot be written: {error}") from error
 
 
@@ -127,6 +132,10 @@ def _fill(directory: Path, database: Reader, rng: random.Random, bump_revision: 
     try:
         for commit in schema.read(database, bump=bump_revision):
             backend.commit(commit)
+    except lmdb.Error as error:
+        if backend.disk_is_full():  # which LMDB has other words for
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
     finally:
         backend.close()
 
@@ -143,7 +152,10 @@ def _opened(path: Path, *, needs_sum: bool) -> Iterator[Reader]:
                     raise BoltError("damaged: its checksum is wrong")
             elif needs_sum:
                 raise BoltError("there is no checksum behind it: not a snapshot, or cut off")
-            yield Reader(file, size)
+            database = Reader(file, size)
+            if not {schema.HISTORY, schema.META} <= set(database.names()):
+                raise BoltError("a bbolt database, but not of an etcd's keys")
+            yield database
     except (BoltError, ValueError, struct.error) as error:
         raise SnapshotError(f"{path}: {error}") from None
 

@@ -16,6 +16,7 @@ import pytest
 
 from kvstore import snapshot
 from kvstore.api import DeleteRange, Put, Range
+from kvstore.bolt import Writer
 from kvstore.carry import Carried, carry
 from kvstore.client import EmbeddedClient, RemoteClient
 from kvstore.maintenance import MAX_SNAPSHOTS
@@ -133,6 +134,14 @@ async def test_files_that_are_no_snapshots(node: Node, tmp_path: Path) -> None:
     for verify in (True, False):
         with pytest.raises(snapshot.SnapshotError, match="summed: not a bbolt database"):
             snapshot.restore(tmp_path / "summed", tmp_path / "out", verify=verify)
+    with (tmp_path / "foreign").open("wb") as file:
+        writer = Writer(file)
+        writer.bucket(b"somebody", [(b"else's", b"data")])
+        writer.finish()
+    with pytest.raises(snapshot.SnapshotError, match="foreign: a bbolt database, but not"):
+        snapshot.status(tmp_path / "foreign")
+    with pytest.raises(snapshot.SnapshotError, match="foreign: a bbolt database, but not"):
+        snapshot.restore(tmp_path / "foreign", tmp_path / "out", verify=False)
     assert sorted(path.name for path in tmp_path.glob("out*")) == []
     snapshot.restore(tmp_path / "bare", tmp_path / "out", verify=False)
     with pytest.raises(snapshot.SnapshotError, match="not an empty directory"):
