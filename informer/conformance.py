@@ -113,14 +113,20 @@ class _Bench:
         if not holds:
             self.fail(otherwise)
 
-    async def in_time(self, awaitable: Awaitable[T], what: str) -> T:
+    @asynccontextmanager
+    async def waiting(self, what: str) -> AsyncIterator[None]:
+        """What is done within has to be over in time."""
         try:
             async with asyncio.timeout(self.patience) as deadline:
-                return await awaitable
+                yield
         except TimeoutError:
             if not deadline.expired():
                 raise
             self.fail(f"{what} took more than {self.patience:g} s")
+
+    async def in_time(self, awaitable: Awaitable[T], what: str) -> T:
+        async with self.waiting(what):
+            return await awaitable
 
     async def write(self, key: str, data: bytes | None) -> str:
         return await self.subject.write({key: data})
@@ -150,17 +156,20 @@ class _Bench:
         finally:
             await self.in_time(context.__aexit__(None, None, None), "leaving a watch")
 
-    async def next(self, batches: AsyncIterator[Batch], what: str = "the next batch") -> Batch:
+    async def next(self, batches: AsyncIterator[Batch], what: str) -> Batch:
+        """The next batch; for use within `waiting`, as bookmarks may come for ever."""
         try:
-            return await self.in_time(anext(batches), what)
+            return await anext(batches)
         except StopAsyncIteration:
             self.fail(f"the watch ended while waiting for {what}")
 
     async def read_to(self, batches: AsyncIterator[Batch], revision: str) -> Sequence[Batch]:
         """Batches up to the one that reaches `revision`."""
         found: list[Batch] = []
-        while not found or not found[-1] or is_newer(revision, found[-1][-1].revision):
-            found.append(await self.next(batches, f"the events up to revision {revision}"))
+        what = f"the events up to revision {revision}"
+        async with self.waiting(what):
+            while not any(not is_newer(revision, event.revision) for batch in found[-1:] for event in batch):
+                found.append(await self.next(batches, what))
         return found
 
     async def events_to(self, batches: AsyncIterator[Batch], revision: str) -> Changes:
@@ -285,7 +294,7 @@ async def _nothing_is_lost_between_list_and_watch(bench: _Bench) -> None:
     await bench.write("a/before", b"1")
     await bench.write("a/gone", b"1")
     page = await bench.list()
-    wanted: list[Item | Removed] = [
+    wanted: Changes = [
         Item("a/between", b"2", await bench.write("a/between", b"2")),
         Removed("a/gone", await bench.write("a/gone", None)),
         Item("a/before", b"3", await bench.write("a/before", b"3")),
@@ -299,7 +308,7 @@ async def _nothing_is_lost_between_list_and_watch(bench: _Bench) -> None:
 
 async def _a_watch_resumes_after_any_revision(bench: _Bench) -> None:
     start = (await bench.list()).revision
-    history: list[Item | Removed] = []
+    history: Changes = []
     for n in range(4):
         history.append(Item(f"a/{n}", b"1", await bench.write(f"a/{n}", b"1")))
         await bench.subject.write_elsewhere()
@@ -315,10 +324,11 @@ async def _a_delete_has_its_key_and_revision(bench: _Bench) -> None:
     put = await bench.write("a/1", b"1")
     async with bench.watch(put) as batches:
         deleted = await bench.write("a/1", None)
-        batch = await bench.next(batches, "a deletion")
-        while not _changes([batch]):
-            batch = await bench.next(batches, "a deletion")
-    (event, *_) = _changes([batch])
+        events: Changes = []
+        async with bench.waiting("a deletion"):
+            while not events:
+                events = _changes([await bench.next(batches, "a deletion")])
+    event = events[0]
     bench.expect(isinstance(event, Removed), f"{_name(event)} came for a deletion")
     bench.expect(event.key == "a/1", f"the deletion of a/1 came with the key {event.key!r}")
     bench.expect(
@@ -330,15 +340,20 @@ async def _a_delete_has_its_key_and_revision(bench: _Bench) -> None:
 
 async def _events_come_in_order_and_once(bench: _Bench) -> None:
     start = (await bench.list()).revision
-    wanted: list[Item | Removed] = []
+    wanted: Changes = []
+    seen: Changes = []
+    there: dict[str, None] = {}
     async with bench.watch(start) as batches:
         for n in range(120):
             key = f"a/{n % 7}"
-            if n % 5 == 4 and any(each.key == key for each in wanted[-7:] if isinstance(each, Item)):
+            if n % 5 == 4 and key in there:
+                del there[key]
                 wanted.append(Removed(key, await bench.write(key, None)))
             else:
+                there[key] = None
                 wanted.append(Item(key, b"%d" % n, await bench.write(key, b"%d" % n)))
-        seen = await bench.events_to(batches, wanted[-1].revision)
+            if n % 8 in (0, 1, 7):  # now one by one, now several at once
+                seen += await bench.events_to(batches, wanted[-1].revision)
     bench.compare(seen, wanted, "a watch while 120 writes happen")
 
 
@@ -370,27 +385,32 @@ async def _bookmarks_are_true(bench: _Bench) -> None:
     reached = await bench.write("a/0", b"0")
     async with bench.watch(reached) as batches:
         for n in range(3):
-            elsewhere = await bench.subject.write_elsewhere()
-            while is_newer(elsewhere, reached):
-                for event in await bench.next(batches, f"a bookmark of revision {elsewhere}"):
-                    reached = _not_back(bench, event, reached)
+            reached = await _bookmarked(bench, batches, reached, await bench.subject.write_elsewhere())
             written = await bench.write(f"a/{n}", b"1")
-            while is_newer(written, reached):
-                for event in await bench.next(batches, f"the event of revision {written}"):
-                    if isinstance(event, Bookmark) and not is_newer(written, event.revision):
-                        bench.fail(f"a bookmark of revision {event.revision} came before the event of {written}")
-                    reached = _not_back(bench, event, reached)
+            async with bench.waiting(f"the event of revision {written}"):
+                while is_newer(written, reached):
+                    for event in await bench.next(batches, f"the event of revision {written}"):
+                        if isinstance(event, Bookmark) and not is_newer(written, event.revision):
+                            bench.fail(f"a bookmark of revision {event.revision} came before the event of {written}")
+                        reached = _not_back(bench, event, reached)
     elsewhere = await bench.subject.write_elsewhere()
     async with bench.watch(reached) as batches:
-        while is_newer(elsewhere, reached):
-            for event in await bench.next(batches, f"a bookmark of revision {elsewhere}"):
-                reached = _not_back(bench, event, reached)
+        reached = await _bookmarked(bench, batches, reached, elsewhere)
     await bench.subject.compact(elsewhere)
     async with bench.watch(reached) as batches:
         wanted = Item("a/last", b"2", await bench.write("a/last", b"2"))
         bench.compare(
             await bench.events_to(batches, wanted.revision), [wanted], "a watch from a bookmark, after a compaction"
         )
+
+
+async def _bookmarked(bench: _Bench, batches: AsyncIterator[Batch], reached: str, revision: str) -> str:
+    what = f"a bookmark of revision {revision}"
+    async with bench.waiting(what):
+        while is_newer(revision, reached):
+            for event in await bench.next(batches, what):
+                reached = _not_back(bench, event, reached)
+    return reached
 
 
 def _not_back(bench: _Bench, event: WatchEvent, reached: str) -> str:
@@ -460,8 +480,8 @@ async def _a_lost_store_is_unreachable(bench: _Bench) -> None:
 
 async def _cancelling_loses_nothing(bench: _Bench) -> None:
     start = (await bench.list()).revision
-    seen: list[Item | Removed] = []
-    wanted: list[Item | Removed] = []
+    seen: Changes = []
+    wanted: Changes = []
     async with bench.watch(start) as batches:
         for n in range(30):
             pending = asyncio.ensure_future(anext(batches))
@@ -534,7 +554,7 @@ async def _a_stream_begins_with_what_there_is(bench: _Bench) -> None:
     for n in range(300):
         key = f"a/{n:03}"
         state[key] = Item(key, b"%d" % n, last := await bench.write(key, b"%d" % n))
-    later: list[Item | Removed] = []
+    later: Changes = []
     items: list[Item] = []
     seen: Changes = []
     end = ""
@@ -542,20 +562,22 @@ async def _a_stream_begins_with_what_there_is(bench: _Bench) -> None:
         stream = bench._entered(list_watch.watch_list(last), "opening a stream")
         async with stream as batches:
             later.append(Item("a/000", b"new", await bench.write("a/000", b"new")))
-            while not end:
-                for event in await bench.next(batches, "the end of the initial state"):
-                    match event:
-                        case Bookmark(revision, True):
-                            bench.expect(not end, "the initial state ended twice")
-                            end = revision
-                        case Item() if not end:
-                            items.append(event)
-                        case Removed() if not end:
-                            bench.fail(f"{_name(event)} came in the initial state")
-                        case Item() | Removed():
-                            seen.append(event)
-                if len(later) == 1:
-                    later.append(Removed("a/299", await bench.write("a/299", None)))
+            what = "the end of the initial state"
+            async with bench.waiting(what):
+                while not end:
+                    for event in await bench.next(batches, what):
+                        match event:
+                            case Bookmark(revision, True):
+                                bench.expect(not end, "the initial state ended twice")
+                                end = revision
+                            case Item() if not end:
+                                items.append(event)
+                            case Removed() if not end:
+                                bench.fail(f"{_name(event)} came in the initial state")
+                            case Item() | Removed():
+                                seen.append(event)
+                    if len(later) == 1:
+                        later.append(Removed("a/299", await bench.write("a/299", None)))
             later.append(Item("b/last", b"x", newest := await bench.write("b/last", b"x")))
             seen += await bench.events_to(batches, newest)
     except Unsupported:
@@ -604,7 +626,7 @@ CHECKS: Final[dict[str, Callable[[_Bench], Awaitable[None]]]] = {
 }
 
 
-def _changes(batches: Sequence[Batch]) -> list[Item | Removed]:
+def _changes(batches: Sequence[Batch]) -> Changes:
     return [event for batch in batches for event in batch if not isinstance(event, Bookmark)]
 
 

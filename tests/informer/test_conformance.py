@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from informer.conformance import CHECKS, check_list_watch
+from informer.conformance import CHECKS, Nonconforming, check_list_watch
+from informer.listwatch import StoreListWatch
 from tests.etcd_process import running_etcd
 from tests.informer import subjects
+from tests.informer.broken import BROKEN, Broken
 
 PREFIX = b"/registry/core/pods/"
 
@@ -36,3 +38,26 @@ async def test_our_stores_conform(
 @pytest.mark.parametrize("check", CHECKS)
 async def test_a_real_etcd_conforms(address: str, check: str) -> None:
     assert await check_list_watch(lambda: subjects.etcd(address, b"/%s/" % check.encode()), only=[check]) == [check]
+
+
+@pytest.mark.parametrize(("broken", "check", "problem"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
+async def test_a_broken_one_is_found(tmp_path: Path, broken: type[Broken], check: str, problem: str) -> None:
+    @asynccontextmanager
+    async def make() -> AsyncIterator[subjects.StoreSubject]:
+        async with subjects.embedded(tmp_path, PREFIX) as subject:
+            inner = subject.list_watch
+            assert isinstance(inner, StoreListWatch)
+            subject.list_watch = wrapped = broken(inner)
+            try:
+                yield subject
+            finally:
+                for task in getattr(wrapped, "tasks", ()):
+                    task.cancel()
+
+    with pytest.raises(Nonconforming, match=problem) as caught:
+        await check_list_watch(make, only=[check], patience=0.4)
+    assert caught.value.check == check
+
+
+def test_every_check_is_there_for_something() -> None:
+    assert {check for _, check, _ in BROKEN} == set(CHECKS)
