@@ -6,11 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from controllers.builder import ControllerManagedBy
     from controllers.context import BlockingContext, Context
     from controllers.controller import Controller, ControllerStatistics
     from controllers.errors import (
         AlreadyOwned,
         ControllerError,
+        LeadershipLost,
         ManagerError,
         RunCancelled,
         StoreError,
@@ -18,20 +20,32 @@ if TYPE_CHECKING:
         TerminalError,
         UndeclaredKind,
     )
-    from controllers.handlers import generation_changed, labels_changed
+    from controllers.leader import LeaderElection
     from controllers.manager import Manager, ManagerStatistics
     from controllers.owners import controller_of, is_controlled_by, set_controller_reference
+    from controllers.predicates import (
+        all_of,
+        annotations_changed,
+        any_of,
+        generation_changed,
+        labels_changed,
+        none_of,
+        resource_version_changed,
+        selected,
+    )
     from controllers.reconcile import Outcome, Request, Result
     from controllers.stores import open_store
     from controllers.workqueue import QueueStatistics, WorkQueue
 
 # The command line lives in this package: `listwatch --help` and `listwatch serve` must not pay for all of it.
 _HOMES = {
+    "builder": ("ControllerManagedBy",),
     "context": ("BlockingContext", "Context"),
     "controller": ("Controller", "ControllerStatistics"),
     "errors": (
         "AlreadyOwned",
         "ControllerError",
+        "LeadershipLost",
         "ManagerError",
         "RunCancelled",
         "StoreError",
@@ -39,9 +53,19 @@ _HOMES = {
         "TerminalError",
         "UndeclaredKind",
     ),
-    "handlers": ("generation_changed", "labels_changed"),
+    "leader": ("LeaderElection",),
     "manager": ("Manager", "ManagerStatistics"),
     "owners": ("controller_of", "is_controlled_by", "set_controller_reference"),
+    "predicates": (
+        "all_of",
+        "annotations_changed",
+        "any_of",
+        "generation_changed",
+        "labels_changed",
+        "none_of",
+        "resource_version_changed",
+        "selected",
+    ),
     "reconcile": ("Outcome", "Request", "Result"),
     "stores": ("open_store",),
     "workqueue": ("QueueStatistics", "WorkQueue"),
@@ -54,7 +78,10 @@ __all__ = [
     "Context",
     "Controller",
     "ControllerError",
+    "ControllerManagedBy",
     "ControllerStatistics",
+    "LeaderElection",
+    "LeadershipLost",
     "Manager",
     "ManagerError",
     "ManagerStatistics",
@@ -68,11 +95,17 @@ __all__ = [
     "TerminalError",
     "UndeclaredKind",
     "WorkQueue",
+    "all_of",
+    "annotations_changed",
+    "any_of",
     "controller_of",
     "generation_changed",
     "is_controlled_by",
     "labels_changed",
+    "none_of",
     "open_store",
+    "resource_version_changed",
+    "selected",
     "set_controller_reference",
 ]
 

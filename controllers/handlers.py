@@ -10,12 +10,12 @@ from typing import TypeAlias
 
 import msgspec
 
+from controllers.predicates import Predicate
 from controllers.reconcile import Request
 from controllers.workqueue import LOW_PRIORITY, WorkQueue
 from informer import Handler, Resource, ResourceType, Stored
 
 MapFunction: TypeAlias = Callable[[Stored], Iterable[Request]]
-Predicate: TypeAlias = Callable[[Stored | None, Stored | None], bool]
 
 
 def own_key(stored: Stored) -> tuple[Request]:
@@ -36,21 +36,6 @@ def controller_owner(owner: ResourceType) -> MapFunction:
         return ()
 
     return requests
-
-
-def generation_changed(old: Stored | None, new: Stored | None) -> bool:
-    """A predicate that lets adds and deletes pass, and updates that changed the spec: not those of the status alone.
-
-    A deletion that waits for finalizers counts as a change too, as it does in Kubernetes.
-    """
-    if old is None or new is None:
-        return True
-    return (old.meta.generation, old.meta.deletion_timestamp) != (new.meta.generation, new.meta.deletion_timestamp)
-
-
-def labels_changed(old: Stored | None, new: Stored | None) -> bool:
-    """A predicate that lets adds and deletes pass, and updates that changed the labels."""
-    return old is None or new is None or old.meta.labels != new.meta.labels
 
 
 class Source(msgspec.Struct, frozen=True):

@@ -18,7 +18,8 @@ import structlog
 
 from controllers.controller import SYNC_TIMEOUT, Controller, ControllerStatistics, Reconciler
 from controllers.errors import ControllerError, ManagerError
-from controllers.handlers import MapFunction, Predicate, Source, controller_owner, own_key
+from controllers.handlers import MapFunction, Source, controller_owner, own_key
+from controllers.predicates import Predicate
 from controllers.reconcile import Request
 from controllers.stores import open_store
 from controllers.workqueue import WorkQueue
@@ -98,6 +99,7 @@ class Manager:
 
     store: as `open_store` reads it: `etcd://host:port,...`, a data directory, or None for the local default.
     client: any `kvstore` client instead; it stays the caller's to close.
+    transform: what its caches keep of every object, see `informer.transforms`; None = all of it.
     now, rng: the wall clock and the randomness of everything below.
     connect_timeout: seconds for which servers that cannot be reached at the start are tried again.
     stop_timeout: seconds that runs in progress have to end before they are cancelled.
@@ -112,6 +114,7 @@ class Manager:
         store: str | None = None,
         *,
         client: Client | None = None,
+        transform: Transform | None = None,
         now: Callable[[], datetime] = utc_now,
         rng: random.Random | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
@@ -122,6 +125,7 @@ class Manager:
             raise ValueError("give a store or a client, not both")
         self.store = store
         self._given_client = client
+        self._transform = transform
         self._now = now
         self._rng = random.Random() if rng is None else rng
         self._connect_timeout = connect_timeout
@@ -308,23 +312,20 @@ class Manager:
         namespace: str | None = None,
         *,
         selector: SelectorLike = None,
-        transform: Transform | None = None,
     ) -> SharedInformer:
         """The one informer of a kind or a part of it, started if need be and kept until the manager stops.
 
         As `Informers.acquire`; use `informers` for one that can be given back. Only while the manager runs.
         """
         wanted = None if selector is None else Selector.of(selector)
-        key = (cls.TYPE, namespace, wanted, transform)
+        key = (cls.TYPE, namespace, wanted)
         found = self._kept.get(key)
         if found is None:
-            found = self._kept[key] = self._acquire(cls, namespace, wanted, transform)
+            found = self._kept[key] = self._acquire(cls, namespace, wanted)
         return found
 
-    def _acquire(
-        self, cls: type[Resource], namespace: str | None, selector: Selector | None, transform: Transform | None = None
-    ) -> SharedInformer:
-        informer = self.informers.acquire(cls, namespace, selector=selector, transform=transform)
+    def _acquire(self, cls: type[Resource], namespace: str | None, selector: Selector | None) -> SharedInformer:
+        informer = self.informers.acquire(cls, namespace, selector=selector, transform=self._transform)
         for name, function in self._indexes.get(cls.TYPE, {}).items():
             informer.cache.add_indexer(name, function)
         return informer

@@ -14,9 +14,9 @@ import structlog
 
 from controllers.context import Context
 from controllers.errors import TerminalError, UndeclaredKind
-from controllers.handlers import generation_changed, labels_changed
 from controllers.manager import Manager
 from controllers.owners import set_controller_reference
+from controllers.predicates import generation_changed, labels_changed
 from controllers.reconcile import Request, Result
 from controllers.workqueue import WorkQueue
 from informer.cache import Stored

@@ -16,11 +16,13 @@ import structlog
 
 from controllers.context import Context
 from controllers.errors import ManagerError, SyncTimeout, UndeclaredKind
-from controllers.handlers import generation_changed, own_key
+from controllers.handlers import own_key
 from controllers.manager import Manager
+from controllers.predicates import generation_changed
 from controllers.reconcile import Request
 from informer.crd import CustomResourceDefinition
 from informer.errors import Invalid
+from informer.transforms import drop_managed_fields
 from kvstore.api import Client
 from kvstore.client.embedded import EmbeddedClient
 from tests.controllers.kinds import Part, Rack, Site
@@ -173,6 +175,27 @@ async def test_a_controller_can_see_one_namespace_or_some_labels_only(store: Cli
         Manager(client=store).add_controller(Rack, nothing, namespace="a")
     with pytest.raises(Invalid):
         Manager(client=store).add_controller(Site, nothing, selector="a in b")
+
+
+@virtual_time
+async def test_a_transform_for_every_cache(store: Client) -> None:
+    manager, seen = Manager(client=store, transform=drop_managed_fields), list[Site | None]()
+
+    @manager.reconciler(Site)
+    async def reconcile(ctx: Context, request: Request) -> None:
+        seen.append(ctx.get(Site, request))
+
+    async with manager:
+        raw = {"managedFields": [{"manager": "somebody"}]}
+        await manager.client.create(Site.from_raw({**site("a").raw, "metadata": {**site("a").raw["metadata"], **raw}}))
+        await asyncio.sleep(1)
+        (found,) = seen
+        assert found is not None
+        assert "managedFields" not in found.raw["metadata"]
+        assert manager.informer(Site).cache.get("default/a") is not None
+        assert list(manager.statistics().informers) == ["sites.example.com | drop_fields(metadata.managedFields)"]
+        with pytest.raises(Invalid, match="transform"):
+            await manager.client.update(found)
 
 
 @virtual_time
