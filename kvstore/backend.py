@@ -47,6 +47,7 @@ FOLLOW_BYTES = 4 * MIB  # how much of what was written meanwhile a copy takes ov
 CLOSE_ENOUGH = MIB
 # A thread that computes keeps the event loop from Python's lock for 5 ms at a time; this one rests as often as this.
 COPY_BYTES, COPY_REST = 64 << 10, 0.0002
+ROW_COST = 100  # bytes that could be copied in the time that a row takes beside its own
 MANY = 32  # records of one read that are worth a look at how much of the file is mapped
 MAX_FOLLOWS = 50  # writers faster than the copy: it takes the place anyway, and they wait longer
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -400,7 +401,7 @@ class Backend:
         with txn.cursor(db=database) as cursor:
             for row in cursor:
                 yield row
-                size += len(row[1])
+                size += ROW_COST + len(row[1])
                 if size >= COPY_BYTES:
                     size = 0
                     self._mapped.keep_small()

@@ -197,3 +197,30 @@ def test_pages_that_lead_back_to_themselves() -> None:
         os.pwrite(file.fileno(), struct.pack("<Q", branch // PAGE_SIZE), branch + 16 + 8)
         with pytest.raises(BoltError, match="lead back"):
             list(reader.bucket(b"x"))
+
+
+def fnv(data: bytes) -> int:
+    digest = 0xCBF29CE484222325
+    for byte in data:
+        digest = (digest ^ byte) * 0x100000001B3 % (1 << 64)
+    return digest
+
+
+@pytest.mark.parametrize("page_size", [1024, 16384, 65536])
+def test_the_pages_of_other_machines(page_size: int) -> None:
+    """By hand: three pages of another size, without a list of free pages, and a small bucket inside its own row."""
+    inline = struct.pack("<QHHI", 0, 2, 1, 0) + struct.pack("<IIII", 0, 16, 3, 5) + b"keyvalue"
+    value = struct.pack("<QQ", 0, 0) + inline
+    leaf = struct.pack("<QHHI", 2, 2, 1, 0) + struct.pack("<IIII", 1, 16, 1, len(value)) + b"x" + value
+    metas = []
+    for page in (0, 1):
+        meta = struct.pack("<IIIIQQQQQ", 0xED0CDAED, 2, page_size, 0, 2, 0, (1 << 64) - 1, 3, 7 + page)
+        metas.append(struct.pack("<QHHI", page, 4, 0, 0) + meta + struct.pack("<Q", fnv(meta)))
+    for damaged in (None, 0, 1):
+        pages = [b"" if page == damaged else meta for page, meta in enumerate(metas)] + [leaf]
+        with tempfile.TemporaryFile() as file:
+            file.write(b"".join(page.ljust(page_size, b"\0") for page in pages))
+            file.flush()
+            reader = Reader(file, 3 * page_size)
+            assert reader.size == 3 * page_size
+            assert list(reader.bucket(b"x")) == [(b"key", b"value")]
