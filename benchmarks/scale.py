@@ -5,7 +5,8 @@
 Keys: each has five versions; then what a key costs in memory (after a restart, when it is what the data needs and not
 what writing them left behind), how long a start takes until the first answer, and put, get and watch latency beside
 those with a thousand keys. Watchers: all on one key, then each on a range of its own; the cost of an event is the
-server's CPU time, and the wall time until the client, the same for both, has all of them.
+server's CPU time, and the wall time until the client, the same for both, has all of them. What grpcio itself costs is
+shown by a server that writes as many ready-made responses and does nothing else.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import TypeAlias
 import grpc
 
 from benchmarks.grpc_puts import cpu_seconds
-from benchmarks.servers import channels, ours
+from benchmarks.servers import channels, fan_out, ours
 from benchmarks.table import Row, show
 from kvstore.proto import messages as pb
 from tests.etcd_process import running_etcd
@@ -211,6 +212,14 @@ def measure(serve: Callable[[Path], Started], directory: Path, keys: int, watche
     return result
 
 
+def bare_event_cost(watchers: int) -> tuple[float, float]:
+    """The cost of an event for all watchers of one key, for a server that only writes."""
+    with fan_out() as (process, address):
+        same = [pb.WatchCreateRequest() for _ in range(watchers)]
+        puts = [key(0)] * EVENTS_ON_ONE
+        return asyncio.run(event_cost(process.pid, address, same, puts, EVENTS_ON_ONE * watchers))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, default=100_000)
@@ -219,6 +228,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="listwatch-scale-") as name:
         theirs = measure(etcd_server, Path(name) / "etcd", arguments.keys, arguments.watchers)
         mine = measure(our_server, Path(name) / "ours", arguments.keys, arguments.watchers)
+    bare_cpu, bare_wall = bare_event_cost(arguments.watchers)
     rows: list[Row] = []
 
     def pair(what: str, their_value: float, our_value: float, unit: str) -> None:
@@ -235,6 +245,12 @@ def main() -> None:
         their_cpu, their_wall = theirs.events[where]
         pair(f"CPU an event, {arguments.watchers} watchers {where}", their_cpu, cpu, "us")
         pair(f"time an event, {arguments.watchers} watchers {where}", their_wall, wall, "us")
+    cpu, wall = mine.events["on one key"]
+    bare = f"{arguments.watchers} watchers on one key, bare grpcio"
+    rows.append(Row(f"CPU an event, {bare}", bare_cpu, "us"))
+    rows.append(Row(f"time an event, {bare}", bare_wall, "us"))
+    rows.append(Row("CPU an event, ours beside it", cpu, "us", "bare grpcio", cpu / bare_cpu))
+    rows.append(Row("time an event, ours beside it", wall, "us", "bare grpcio", wall / bare_wall))
     show(f"{arguments.keys} keys of {VERSIONS} versions, values of {len(VALUE)} bytes", rows)
 
 

@@ -16,6 +16,8 @@ from kvstore.server import ServeConfig, serve
 
 READY = "ready "
 ANSWER = b"\x0a\x02\x18\x02"  # a PutResponse
+CREATED = b"\x18\x01"  # a WatchResponse
+CHANGED = b"\x5a\x66\x12\x64\x2a\x62" + bytes(98)  # one of its events, as large as one of ours with 64 bytes of value
 
 
 @contextlib.contextmanager
@@ -48,6 +50,13 @@ def no_op() -> Iterator[tuple[subprocess.Popen[str], str]]:
         yield started
 
 
+@contextlib.contextmanager
+def fan_out() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A grpcio server that answers each put by writing as many ready-made responses as watches were asked for."""
+    with process("fan-out") as started:
+        yield started
+
+
 @contextlib.asynccontextmanager
 async def channels(endpoint: str, count: int) -> AsyncIterator[list[grpc.aio.Channel]]:
     """Connections of their own to one server."""
@@ -71,9 +80,49 @@ class _NoOp(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic only i
         return self._handler
 
 
-async def _serve_no_op() -> None:
+class _FanOut(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic only in the stubs
+    """Events that come while a stream is being written to travel in one response for each watch, as they do in ours."""
+
+    def __init__(self) -> None:
+        self._puts = 0
+        self._put = asyncio.Event()
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        if details.method.endswith("/Watch"):
+            return grpc.stream_stream_rpc_method_handler(self._watch)
+        return grpc.unary_unary_rpc_method_handler(self._answer)
+
+    async def _answer(self, _: bytes, __: object) -> bytes:
+        self._puts += 1
+        self._put.set()
+        self._put = asyncio.Event()
+        return ANSWER
+
+    async def _watch(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        watches = 0
+        seen = self._puts
+
+        async def create() -> None:
+            nonlocal watches
+            async for _ in requests:
+                watches += 1
+                await context.write(CREATED)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(create())
+            while True:
+                if seen == self._puts:
+                    await self._put.wait()
+                    continue
+                events, seen = self._puts - seen, self._puts
+                response = CHANGED * events
+                for _ in range(watches):
+                    await context.write(response)
+
+
+async def _serve_bare(handler: grpc.GenericRpcHandler) -> None:  # type: ignore[type-arg]
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((_NoOp(),))
+    server.add_generic_rpc_handlers((handler,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"{READY}127.0.0.1:{port}", flush=True)
@@ -85,7 +134,9 @@ async def _serve_no_op() -> None:
 
 def _run() -> None:
     if sys.argv[1] == "no-op":
-        asyncio.run(_serve_no_op())
+        asyncio.run(_serve_bare(_NoOp()))
+    elif sys.argv[1] == "fan-out":
+        asyncio.run(_serve_bare(_FanOut()))
     else:
         config = ServeConfig(Path(sys.argv[2]), ("http://127.0.0.1:0",))
         asyncio.run(serve(config, lambda s: print(READY + s.client_urls[0].removeprefix("http://"), flush=True)))

@@ -39,6 +39,7 @@ OUTBOXES_BYTES = 64 << 20
 SMALLEST_OUTBOX = 16 << 10
 # One response stays well under the 4 MiB that many gRPC clients accept by default (etcd#19441).
 MAX_RESPONSE_BYTES = 1 << 20
+MERGED_EVENTS = 256  # a response that waits takes more only while it has fewer: each time its list is made anew
 HISTORY_SLICE_BYTES = 1 << 20  # how much history one pass reads: a few milliseconds
 WATCHERS_PER_PASS = 512  # as in etcd
 PASS_PAUSE = 0.01  # seconds; when all of a pass have caught up, those who come within it share the next one
@@ -57,7 +58,7 @@ class Part:
     All watchers that want the same share it, and what it is on the wire.
     """
 
-    __slots__ = ("_wire", "events", "last", "prev_kv", "size")
+    __slots__ = ("_longer", "_wire", "events", "last", "prev_kv", "size")
 
     def __init__(self, events: list[StoredEvent], size: int, prev_kv: bool) -> None:
         self.events = events
@@ -65,6 +66,13 @@ class Part:
         self.last = events[-1].mod_revision
         self.prev_kv = prev_kv
         self._wire: bytes | None = None
+        self._longer: tuple[Part, Part] | None = None  # the one that came next, and both as one
+
+    def then(self, part: Part) -> Part:
+        """Both as one; those who wait with the same are given the same."""
+        if self._longer is None or self._longer[0] is not part:
+            self._longer = part, Part([*self.events, *part.events], self.size + part.size, self.prev_kv)
+        return self._longer[1]
 
     def wire(self) -> bytes:
         """The events as they stand in a WatchResponse."""
@@ -129,7 +137,7 @@ class Watcher:
 
 
 class StreamResponse:
-    """One message to a watching client. `prev_kv` says whether its events show what they replaced."""
+    """One message to a watching client."""
 
     __slots__ = (
         "_part",
@@ -137,8 +145,6 @@ class StreamResponse:
         "canceled",
         "compact_revision",
         "created",
-        "events",
-        "prev_kv",
         "revision",
         "size",
         "watch_id",
@@ -160,30 +166,28 @@ class StreamResponse:
         self.canceled = canceled
         self.compact_revision = compact_revision
         self.cancel_reason = cancel_reason
-        self.prev_kv = False
-        self.events: list[StoredEvent] = []
         self.size = CONTROL_BYTES
-        self._part: Part | None = None  # whose events these are, as long as it has none but those
+        self._part: Part | None = None
 
     def add(self, part: Part, revision: int) -> None:
         """Let events travel in this response, too."""
-        if self._part is not None:
-            self.events = [*self.events, *part.events]
-            self._part = None
-        elif self.events:
-            self.events += part.events
-        else:
-            self.events = part.events
-            self.prev_kv = part.prev_kv
-            self._part = part
+        self._part = part if self._part is None else self._part.then(part)
         self.size += part.size
         self.revision = revision
 
+    @property
+    def events(self) -> Sequence[StoredEvent]:
+        """Its events, whole revisions."""
+        return () if self._part is None else self._part.events
+
+    @property
+    def prev_kv(self) -> bool:
+        """Whether its events show what they replaced."""
+        return self._part is not None and self._part.prev_kv
+
     def wire(self) -> bytes:
         """The events as they stand in a WatchResponse."""
-        if self._part is not None:
-            return self._part.wire()
-        return b"".join([event.wire(self.prev_kv) for event in self.events])
+        return b"" if self._part is None else self._part.wire()
 
 
 class HubStatistics(msgspec.Struct, frozen=True):
@@ -519,7 +523,7 @@ class WatchStream:
         self.outbox_bytes -= response.size
         if self._open.get(response.watch_id) is response:
             del self._open[response.watch_id]
-        if self._was_full and self.outbox_bytes <= self._most // 2:
+        if self._was_full and self.outbox_bytes <= min(self._limit, self._hub.share) // 2:
             self._was_full = False
             self._roomy.set()
             self._hub._room(self)
@@ -551,16 +555,12 @@ class WatchStream:
     # ---- the outbox -----------------------------------------------------------------------------------------------
 
     @property
-    def _most(self) -> int:
-        return min(self._limit, self._hub.share)
-
-    @property
     def has_room(self) -> bool:
         """Whether the outbox takes more events. Asking when it does not lets the hub know when it does again.
 
         Once full it takes none until half of it was read: a slice of history is read for much more than one response.
         """
-        if not self._was_full and self.outbox_bytes < self._most:
+        if not self._was_full and self.outbox_bytes < self._limit and self.outbox_bytes < self._hub.share:
             return True
         self._was_full = True
         self._roomy.clear()
@@ -573,10 +573,10 @@ class WatchStream:
 
     def _push_parts(self, watcher: Watcher, parts: list[Part], revision: int = 0) -> list[Part]:
         """Queue parts as long as there is room; gives the rest. `revision` 0 = that of a part's last event."""
-        for part in parts:
+        for number, part in enumerate(parts):
             if not self.has_room:
-                return parts[parts.index(part) :]
-            self._push_events(watcher, part, revision)
+                return parts[number:]
+            self._push_events(watcher, part, revision or part.last)
         return []
 
     def _push_events(self, watcher: Watcher, part: Part, revision: int) -> None:
@@ -584,12 +584,16 @@ class WatchStream:
         watcher.told = True
         hub._delivered += len(part.events)
         pending = self._open.get(watcher.id)
-        if pending is not None and pending.size + part.size <= hub.largest_response:
-            pending.add(part, revision or part.last)
+        if (
+            pending is not None
+            and pending.size + part.size <= hub.largest_response
+            and len(pending.events) < MERGED_EVENTS
+        ):
+            pending.add(part, revision)
             self.outbox_bytes += part.size
             return
-        response = self._open[watcher.id] = StreamResponse(watcher.id, revision or part.last)
-        response.add(part, response.revision)
+        response = self._open[watcher.id] = StreamResponse(watcher.id, revision)
+        response.add(part, revision)
         self._append(response)
 
     def _append(self, response: StreamResponse) -> None:
