@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,18 @@ from typing import Any
 import grpc
 import pytest
 
+from kvstore.api import DeleteRange, Put, Range
+from kvstore.client import RemoteClient
+from kvstore.errors import Unavailable
+from kvstore.node import Node, NodeOptions
 from kvstore.proto import messages as pb
+from kvstore.server import Server
 from kvstore.server.edge import MIN_PING_INTERVAL_MS
+from kvstore.watch import MAX_RESPONSE_BYTES
 from tests.kvstore.hostile import GOAWAY, PING, frame, raw
+from tests.robustness.server import serving
+
+LOCAL = "http://127.0.0.1:0"
 
 ELSEWHERE = {
     "1 the header of a read of the past has the current revision": (
@@ -48,18 +59,20 @@ ELSEWHERE = {
         "test_store.py::test_nothing_is_readable_watchable_or_acknowledged_before_it_is_on_disk"
     ),
     "18 no revision is lost to a crash in a compaction": (
-        "test_store.py::test_an_unfinished_compaction_goes_on_after_a_restart"
+        "test_traps.py::test_a_server_that_dies_in_a_compaction_keeps_its_revision"
     ),
     "19 a negative start is refused": "test_client_suite.py::test_a_negative_start_is_refused",
     "20 who starts in the future hears nothing before": (
         "test_traps.py::test_who_starts_in_the_future_hears_nothing_before"
     ),
-    "21 catching up is bounded by bytes": (
-        "test_watch_bounds.py::test_what_one_commit_brings_travels_in_responses_that_clients_accept"
+    "21 catching up is bounded by bytes, and writers go on meanwhile": (
+        "test_traps.py::test_catching_up_is_bounded_by_bytes_and_writers_go_on"
     ),
     "22 the version is one that Kubernetes trusts": ("test_apiserver.py::test_what_it_asks_before_it_trusts_a_store"),
     "23 leases restart with their full TTL": "test_lease.py::test_a_restart_gives_every_lease_its_full_time_again",
-    "24 prev_kv is there": "test_client_suite.py::test_prev_kv_live_and_from_history",
+    "24 prev_kv is there, whatever is compacted meanwhile": (
+        "test_traps.py::test_prev_kv_is_there_whatever_is_compacted_meanwhile"
+    ),
     "25 RangeStream": "test_range_stream.py::test_the_chunks_together_are_the_range",
 }
 
@@ -207,3 +220,104 @@ async def test_who_pings_too_often_is_cut_off(endpoint: str) -> None:
                     assert heard[3][8:] == b"too_many_pings"
                     break
     assert pings < 10
+
+
+@pytest.mark.parametrize("point", ["after-compaction", "in-removal", "before-compaction-end"])
+async def test_a_server_that_dies_in_a_compaction_keeps_its_revision(tmp_path: Path, point: str) -> None:
+    """A compaction at the last revision, a deletion, leaves nothing of it: what is left must not say how far it was."""
+    async with serving(tmp_path, failpoint=f"{point}:1") as (process, address), RemoteClient([address]) as client:
+        for key in (b"a", b"b", b"c"):
+            await client.put(key, bytes(1000))
+        deleted = await client.delete(b"\0", range_end=b"\0")
+        last = deleted.header.revision
+        with pytest.raises(Unavailable):
+            await client.compact(last, physical=True)
+        assert await process.wait() == -signal.SIGKILL
+    for _ in range(2):  # what goes on with the compaction, and what comes after it
+        async with Node.open(tmp_path, NodeOptions(fsync=False)) as node:
+            assert (node.revision, node.compacted) == (last, last)
+            assert node.range(Range(b"\0", b"\0")).count == 0
+            if node._compaction is not None:
+                await node._compaction
+    async with Node.open(tmp_path, NodeOptions(fsync=False)) as node:
+        assert (await node.put(Put(b"a"))).revision == last + 1
+
+
+async def test_catching_up_is_bounded_by_bytes_and_writers_go_on(tmp_path: Path) -> None:
+    size, revisions = 100_000, 400
+    async with Node.open(tmp_path, NodeOptions(fsync=False)) as node, Server(node, [LOCAL]) as server:
+        await asyncio.gather(*(node.put(Put(b"history", bytes(size))) for _ in range(revisions)))
+        written = 0
+
+        async def write() -> None:
+            nonlocal written
+            while True:
+                await node.put(Put(b"written", b"%d" % written))
+                written += 1
+
+        endpoint = server.client_urls[0].removeprefix("http://")
+        unbounded = (("grpc.max_receive_message_length", -1),)
+        async with grpc.aio.insecure_channel(endpoint, options=unbounded) as channel:
+            watching = Watching(channel)
+            writing = asyncio.create_task(write())
+            await watching.create(start_revision=2)
+            behind: list[int] = []  # how much was written before each response from history
+            while True:
+                response = await watching.heard()
+                assert response.ByteSize() < MAX_RESPONSE_BYTES + size + 1000, "a response ends with a whole revision"
+                old = [event for event in response.events if event.kv.mod_revision <= revisions + 1]
+                if old:
+                    behind.append(written)
+                    if old[-1].kv.mod_revision == revisions + 1:
+                        break
+            writing.cancel()
+            watching.call.cancel()
+        assert len(behind) >= revisions * size // (MAX_RESPONSE_BYTES + size)
+        alone = [len(list(pieces)) for _, pieces in itertools.groupby(behind)]
+        assert max(alone) < len(behind) / 4, f"writers stood still during {max(alone)} of {len(behind)} responses"
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["waiting for its reader", "in history"])
+async def test_prev_kv_is_there_whatever_is_compacted_meanwhile(tmp_path: Path, live: bool) -> None:
+    size = 50_000
+    async with (
+        Node.open(tmp_path, NodeOptions(fsync=False, outbox_bytes=20 * size)) as node,
+        Server(node, [LOCAL]) as server,
+        grpc.aio.insecure_channel(server.client_urls[0].removeprefix("http://")) as channel,
+    ):
+        value: bytes | None = None
+        replaced: dict[int, bytes | None] = {}  # by the revision that replaced it
+
+        async def change(number: int) -> None:
+            nonlocal value
+            before, value = value, None if number % 7 == 0 else b"%d" % number + bytes(size)
+            done = await (node.delete_range(DeleteRange(b"a")) if value is None else node.put(Put(b"a", value)))
+            replaced[done.revision] = before
+
+        for number in range(1, 11):
+            await change(number)
+        watching = Watching(channel)
+        if live:
+            await watching.create(prev_kv=True)
+            assert (await watching.heard()).created
+            first = node.revision + 1
+        for number in range(11, 31):  # read by nobody, more than the server and the connection hold
+            await change(number)
+        await node.compact(node.revision - 5)
+        if not live:
+            first = node.compacted + 1
+            await watching.create(prev_kv=True, start_revision=first)
+            assert (await watching.heard()).created
+        last = node.revision
+        told: list[int] = []
+        while not told or told[-1] < last:
+            response = await watching.heard()
+            if response.canceled:  # too far behind to be told everything
+                assert response.compact_revision == node.compacted
+                break
+            for event in response.events:
+                told.append(event.kv.mod_revision)
+                assert (event.prev_kv.value or None) == replaced[told[-1]], told[-1]
+        watching.call.cancel()
+    assert told == list(range(first, first + len(told)))
+    assert told[0] < node.compacted if live else told[-1] == last
