@@ -408,9 +408,11 @@ OWNERS = st.lists(st.sampled_from([{"uid": "o1"}, {"uid": "o2"}]), max_size=2)
 class CacheMachine(RuleBasedStateMachine):
     """The cache against a plain dict, through events, duplicates and replacements."""
 
+    selector: str | None = None
+
     def __init__(self) -> None:
         super().__init__()
-        self.cache = Cache({**DEFAULT_INDEXERS, "app": by_label("app")})
+        self.cache = Cache({**DEFAULT_INDEXERS, "app": by_label("app")}, selector=self.selector)
         self.model: dict[str, Item] = {}
         self.told: dict[str, bytes] = {}
         self.revision = 1
@@ -465,11 +467,27 @@ class CacheMachine(RuleBasedStateMachine):
     @invariant()
     def holds(self) -> None:
         self.cache._check()
-        assert {stored.key: stored.data for stored in self.cache.list()} == {
-            key: each.data for key, each in self.model.items()
-        }
-        assert self.told == {key: each.data for key, each in self.model.items()}
+        wanted = {key: each.data for key, each in self.model.items() if self.selects(each)}
+        assert {stored.key: stored.data for stored in self.cache.list()} == wanted
+        assert self.told == wanted
+        for namespace in ("a", "b", ""):
+            found = {key for key in wanted if key.rpartition("/")[0] == namespace}
+            assert {*keys(self.cache.list(namespace))} == found
+
+    def selects(self, each: Item) -> bool:
+        return True
+
+
+class SelectedCacheMachine(CacheMachine):
+    """The same with a label selector: objects come and go by their labels as well."""
+
+    selector = "app=x"
+
+    def selects(self, each: Item) -> bool:
+        return bool(json.loads(each.data)["metadata"]["labels"].get("app") == "x")
 
 
 TestCacheMachine = CacheMachine.TestCase
 TestCacheMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestSelectedCacheMachine = SelectedCacheMachine.TestCase
+TestSelectedCacheMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -82,6 +82,29 @@ async def test_each_handler_gets_what_is_there_and_then_every_change(
             recorder.check()
 
 
+async def test_changes_are_told_in_the_order_in_which_they_came(
+    client: EmbeddedClient, source: FaultyListWatch
+) -> None:
+    informer = SharedInformer(source, rng=random.Random(1))
+    recorder = Recorder()
+    informer.add_handler(recorder)
+    rng, there, expected = random.Random(3), set[str](), list[tuple[str, str]]()
+    async with informer:
+        await informer.wait_synced()
+        for n in range(300):
+            name = f"a/{rng.randrange(5)}"
+            if name in there and rng.random() < 0.4:
+                await delete(client, name)
+                there.discard(name)
+                expected.append(("delete", name))
+            else:
+                await put(client, name, b"%d" % n)
+                expected.append(("update" if name in there else "add", name))
+                there.add(name)
+        await recorder.until(lambda: len(recorder.seen) == 300)
+    assert [(what, key) for what, key, _ in recorder.seen] == expected
+
+
 async def test_an_empty_store_syncs_too(informer: SharedInformer) -> None:
     registration = informer.add_handler(Recorder())
     async with informer:
