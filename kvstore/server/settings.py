@@ -77,6 +77,7 @@ SETTINGS = (
         "How often idle watches that asked for it are told of progress.",
         alias="experimental-watch-progress-notify-interval",
     ),
+    Setting("auth-token", "simple", "", "How users' tokens are made: simple, the only one there is here."),
     Setting("auth-token-ttl", "300", "seconds", "How long after its last use a token of a user is good."),
     Setting("bcrypt-cost", "10", "", "How much work checking a password is: 4 to 31, each step doubles it."),
     Setting("auto-disarm", "false", "", "End the NOSPACE alarm once there is room again.", is_flag=True),
@@ -184,6 +185,8 @@ def _config(values: Mapping[str, str]) -> ServeConfig:
     for url in metrics:
         if url in (*listen, *http) and not url.endswith(":0"):
             raise SettingError(f"{url} is for clients: --listen-metrics-urls needs a port of its own")
+    if values["auth-token"] != "simple":
+        raise SettingError(f"--auth-token: only simple tokens are made here, got {values['auth-token']!r}")
     quota = _integer(values, "quota-backend-bytes", 0)
     interval = _duration(values, "watch-progress-notify-interval")
     if interval <= 0:
