@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from controllers.builder import ControllerManagedBy
+    from controllers.composite import Children, Desired, Finalized
     from controllers.context import BlockingContext, Context
     from controllers.controller import Controller, ControllerStatistics
     from controllers.errors import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 # The command line lives in this package: `listwatch --help` and `listwatch serve` must not pay for all of it.
 _HOMES = {
     "builder": ("ControllerManagedBy",),
+    "composite": ("Children", "Desired", "Finalized"),
     "context": ("BlockingContext", "Context"),
     "controller": ("Controller", "ControllerStatistics"),
     "errors": (
@@ -75,11 +77,14 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AlreadyOwned",
     "BlockingContext",
+    "Children",
     "Context",
     "Controller",
     "ControllerError",
     "ControllerManagedBy",
     "ControllerStatistics",
+    "Desired",
+    "Finalized",
     "LeaderElection",
     "LeadershipLost",
     "Manager",

@@ -16,6 +16,7 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 import msgspec
 import structlog
 
+from controllers.composite import Composite, DesiredFunction, FinalizeFunction
 from controllers.controller import SYNC_TIMEOUT, Controller, ControllerStatistics, Reconciler
 from controllers.errors import ControllerError, ManagerError
 from controllers.handlers import MapFunction, Source, controller_owner, own_key
@@ -46,6 +47,7 @@ STOP_TIMEOUT = 30.0  # controller-runtime's GracefulShutdownTimeout
 CANCEL_TIMEOUT = 5.0
 
 ReconcilerT = TypeVar("ReconcilerT", bound=Reconciler)
+ParentT = TypeVar("ParentT", bound=Resource)
 Runnable = Callable[[], Coroutine[Any, Any, None]]
 
 log = structlog.get_logger("controllers")
@@ -162,6 +164,27 @@ class Manager:
         def register(reconcile: ReconcilerT) -> ReconcilerT:
             self.add_controller(cls, reconcile, **options)
             return reconcile
+
+        return register
+
+    def composite(
+        self,
+        cls: type[ParentT],
+        *,
+        children: Sequence[type[Resource]],
+        finalize: FinalizeFunction[ParentT] | None = None,
+        **options: Unpack[ControllerOptions],
+    ) -> Callable[[DesiredFunction[ParentT]], DesiredFunction[ParentT]]:
+        """A decorator: the function below it, `desired(parent, children) -> Desired`, says what is to be there.
+
+        The runtime carries it out; see `controllers.composite`. children: the kinds that it may make.
+        finalize: asked while a parent is being deleted, which then stays until it says so.
+        """
+
+        def register(desired: DesiredFunction[ParentT]) -> DesiredFunction[ParentT]:
+            options["owns"] = [*children, *options.get("owns", ())]
+            self.add_controller(cls, Composite(cls, children, desired, finalize), **options)
+            return desired
 
         return register
 
