@@ -1,7 +1,7 @@
 """What an event costs a client that has 1, 100 or 1,000 watches: its CPU time, and how late it learns of a put.
 
-The server is a process of its own; every watch has a key of its own, and each put concerns one of them. The baseline, in
-the same run, is a client of its own (so a stream and a connection of its own) for each watch, up to 100 of them.
+The server is a process of its own; every watch has a key of its own, and each put concerns one of them. The baseline,
+in the same run, is a client of its own (so a stream and a connection of its own) for each watch, up to 100 of them.
 
     python -m benchmarks.watches_per_client
 """

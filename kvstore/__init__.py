@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         WatchResponse,
         prefix_end,
     )
-    from kvstore.client import EmbeddedClient, RemoteClient
+    from kvstore.client import EmbeddedClient, RemoteClient, SyncClient, connect_sync, open_sync
     from kvstore.errors import (
         AuthFailed,
         Compacted,
@@ -48,7 +48,7 @@ _NAMES = {
         "Client Compare CompareResult CompareTarget DeleteRange Event EventType KeyValue Put Range SortOrder "
         "SortTarget Txn Watch WatchFilter WatchResponse prefix_end"
     ),
-    "client": "EmbeddedClient RemoteClient",
+    "client": "EmbeddedClient RemoteClient SyncClient connect_sync open_sync",
     "errors": (
         "AuthFailed Compacted DataDirError FutureRevision KvError NoSpace PermissionDenied Unavailable WatchCanceled"
     ),
@@ -84,12 +84,15 @@ __all__ = [
     "RemoteClient",
     "SortOrder",
     "SortTarget",
+    "SyncClient",
     "Txn",
     "Unavailable",
     "Watch",
     "WatchCanceled",
     "WatchFilter",
     "WatchResponse",
+    "connect_sync",
+    "open_sync",
     "prefix_end",
 ]
 

@@ -286,8 +286,8 @@ class Watch(Protocol):
     """One watch: enter it to register with the server, iterate it for responses, leave it to cancel.
 
     Iteration ends only by an error: `Compacted` (with `compact_revision`) when history before the start revision is
-    gone, `WatchCanceled` when the server refuses, `Unavailable` when the connection or the server went away. It never
-    reconnects by itself: whoever knows the last revision seen does that.
+    gone, `WatchCanceled` when the server refuses, `Unavailable` when the connection or the server went away. It
+    reconnects by itself only if that was asked for (`resume`): else whoever knows the last revision seen does that.
     Cancelling a pending `__anext__` loses nothing.
     """
 
@@ -345,8 +345,13 @@ class Client(Protocol):
         prev_kv: bool = False,
         progress_notify: bool = False,
         filters: Sequence[WatchFilter] = (),
+        resume: bool = False,
     ) -> Watch:
-        """A watch on [key, range_end), not yet registered: `async with client.watch(...) as watch`."""
+        """A watch on [key, range_end), not yet registered: `async with client.watch(...) as watch`.
+
+        `resume`: a client that can lose its connection opens the watch again by itself, after the last revision seen,
+        instead of raising `Unavailable`.
+        """
 
     async def lease_grant(self, ttl: int, lease_id: int = 0) -> LeaseGrantResponse:
         """A lease of `ttl` seconds (the server may raise it to its minimum); id 0 lets the server choose."""

@@ -128,8 +128,9 @@ class EmbeddedClient:
         prev_kv: bool = False,
         progress_notify: bool = False,
         filters: Sequence[WatchFilter] = (),
+        resume: bool = False,
     ) -> EmbeddedWatch:
-        """A watch, not yet registered."""
+        """A watch, not yet registered. `resume` changes nothing: there is no connection to lose."""
         self._check_open()
         return EmbeddedWatch(self, key, range_end, start_revision, prev_kv, progress_notify, filters)
 

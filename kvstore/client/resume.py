@@ -68,6 +68,8 @@ class ResumingWatch:
         if not self._entered:
             raise RuntimeError("this watch is not entered: write `async with client.watch(...) as watch`")
         while True:
+            if self._left:
+                raise Unavailable("the watch was closed")
             try:
                 response = await (await self._opened()).__anext__()
             except Unavailable:
@@ -111,6 +113,9 @@ class ResumingWatch:
                     raise
                 continue
             self._watch = watch
+            if self._left:
+                await self._drop()
+                raise Unavailable("the watch was closed")
             if self._wants_progress:
                 await watch.request_progress()
         return self._watch

@@ -78,7 +78,7 @@ class RemoteWatch:
         while not self._buffer:
             if self._error is not None:
                 raise copy.copy(self._error)  # one that is lost by many watches would gather their tracebacks
-            if self._is_victim:
+            if self._is_victim or self._registering is not None:
                 await self._come_back()
             else:
                 self._came.clear()
@@ -123,6 +123,7 @@ class RemoteWatch:
 
     def created(self, response: pb.WatchResponse) -> None:
         """The server has registered it."""
+        self._is_victim = False
         revision = response.header.revision
         self._created_revision = self._created_revision or revision
         self._next_revision = self._next_revision or revision + 1
@@ -214,7 +215,6 @@ class RemoteWatch:
         if self._registering is not registering:
             return  # closed meanwhile
         self._registering = None
-        self._is_victim = False
         try:
             registering.result()
         except KvError as error:

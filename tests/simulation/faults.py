@@ -98,6 +98,7 @@ class FaultyClient:
         prev_kv: bool = False,
         progress_notify: bool = False,
         filters: Sequence[WatchFilter] = (),
+        resume: bool = False,
     ) -> Watch:
         inner = self._inner.watch(
             key,
@@ -106,6 +107,7 @@ class FaultyClient:
             prev_kv=prev_kv,
             progress_notify=progress_notify,
             filters=filters,
+            resume=resume,
         )
         return _FaultyWatch(inner, self)
 
