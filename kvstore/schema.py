@@ -52,8 +52,8 @@ def write(file: IO[bytes], table: Callable[[str], Rows], member: Member) -> None
     history = _History(table("revisions"))
     writer = Writer(file)
     writer.bucket(b"alarm", sorted((_alarm(Alarm.from_row(row)), b"") for row, _ in table(ALARMS)))
-    authentication = {b"authEnabled": bytes([auth.enabled]), b"authRevision": _NUMBER.pack(auth.revision)}
-    writer.bucket(b"auth", authentication.items())
+    enabled = [(b"authEnabled", b"\x01")] if auth.enabled else []
+    writer.bucket(b"auth", [*enabled, (b"authRevision", _NUMBER.pack(auth.revision))])
     writer.bucket(b"authRoles", sorted((name.encode(), _role(role)) for name, role in auth.roles.items()))
     writer.bucket(b"authUsers", sorted((name.encode(), _user(user)) for name, user in auth.users.items()))
     writer.bucket(b"cluster", [(b"clusterVersion", CLUSTER_VERSION.encode())])
