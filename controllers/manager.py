@@ -222,6 +222,7 @@ class Manager:
         """
         self._check_not_stopped()
         name = cls.TYPE.kind.lower() if name is None else name
+        namespace = namespace or None
         if namespace is not None and not cls.TYPE.namespaced:
             raise ValueError(f"{cls.__name__} objects are in no namespace, {namespace!r} was asked for")
         if workers < 1:

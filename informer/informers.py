@@ -90,10 +90,10 @@ class Informers:
         """
         if self._closed:
             raise InformerStopped("the informers are closed")
-        if namespace is not None and not cls.TYPE.namespaced:
+        if namespace and not cls.TYPE.namespaced:
             raise ValueError(f"{cls.TYPE.qualified} are in no namespace, {namespace!r} was asked for")
         wanted = None if selector is None else Selector.of(selector)
-        key = _Key(cls.TYPE, namespace, None if wanted is None or wanted.empty else wanted, transform)
+        key = _Key(cls.TYPE, namespace or None, None if wanted is None or wanted.empty else wanted, transform)
         informer = self._informers.get(key)
         if informer is None or informer.state is State.STOPPED:
             informer = self._informers[key] = self._make(key)
@@ -104,8 +104,10 @@ class Informers:
         """One user less. When the last has left the informer is stopped: its handlers, tasks and watch are gone.
 
         Handlers of a user that leaves before others are that user's to remove. Cancelling it leaves the informer
-        ending by itself. Raises ValueError if the informer has no user.
+        ending by itself. After `close` there is nothing to do. Raises ValueError if the informer has no user.
         """
+        if self._closed:
+            return
         users = self._users.get(informer, 0)
         if not users:
             raise ValueError(f"the informer {informer.name!r} has no user")

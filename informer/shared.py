@@ -467,7 +467,7 @@ class SharedInformer:
     def add_handler(self, handler: Handler, *, name: str = "", resync: float | None = None) -> Registration:
         """Register a handler, before the informer runs or while it does. O(objects) in the latter case.
 
-        name: for logs and statistics; by default its class and a number.
+        name: for logs and statistics; by default its class. A number is added where that is needed to tell it apart.
         resync: about how often, in seconds, to tell it of every object in the cache again, as an update whose `old` is
             its `new`. The store is not asked, and nothing is lost without it: it is for handlers that also depend on
             something they are not told of. Raises `InformerStopped` after the end.
@@ -477,7 +477,8 @@ class SharedInformer:
         if self._stopped:
             raise InformerStopped(f"the informer {self.name!r} has stopped")
         self._names += 1
-        name = name or f"{type(handler).__name__}-{self._names}"
+        if not name or any(name == known._name for known in self._fan_out.registrations):
+            name = f"{name or type(handler).__name__}-{self._names}"
         registration = Registration(handler, name, self, resync)
         self._fan_out.registrations[registration] = None
         if self.has_synced:

@@ -79,7 +79,7 @@ async def informers(client: EmbeddedClient) -> AsyncIterator[Informers]:
 
 async def test_users_of_the_same_objects_share_an_informer(objects: ObjectClient, informers: Informers) -> None:
     everything = informers.acquire(Book)
-    assert informers.acquire(Book, selector="") is everything
+    assert informers.acquire(Book, "", selector="") is everything
     in_a = informers.acquire(Book, "a")
     assert informers.acquire(Book, "a") is in_a
     selected = informers.acquire(Book, selector="shelf=1")
@@ -163,6 +163,7 @@ async def test_closing_releases_everyone_who_waits(client: EmbeddedClient) -> No
         await waiting
     with pytest.raises(InformerStopped):
         informers.acquire(Book)
+    await informers.release(informer)
     await informers.close()
 
 
