@@ -41,13 +41,11 @@ from informer.reflector import (
     Watch,
     state_diagram,
 )
-from informer.shared import SharedInformer
 from kvstore.client.embedded import EmbeddedClient
 from tests.informer.faulty import FaultyListWatch
-from tests.informer.recorder import Recorder, Transitions
+from tests.informer.rig import PREFIX, Setup
 from tests.virtual_time import VirtualTimeLoop
 
-PREFIX = b"/registry/core/pods/"
 LOST = Unreachable("connection reset")
 GONE = Expired("compacted")
 
@@ -268,40 +266,6 @@ def test_any_legal_history_keeps_the_promises(choices: Sequence[int], seed: int)
 
 
 # ---- on a store -----------------------------------------------------------------------------------------------------
-
-
-class Setup:
-    """An informer on an embedded store, with a hand on the connection between them."""
-
-    def __init__(self, client: EmbeddedClient, *, quiet_after: float = 30.0, page_size: int = 500) -> None:
-        self.client = client
-        self.source = FaultyListWatch(StoreListWatch(client, PREFIX, quiet_after=quiet_after))
-        self.transitions = Transitions()
-        self.informer = SharedInformer(
-            self.source,
-            name="pods",
-            rng=random.Random(1),
-            backoff=Backoff(random.Random(1), initial=0.001, maximum=0.01),
-            page_size=page_size,
-            on_transition=self.transitions,
-        )
-        self.recorder = Recorder()
-        self.registration = self.informer.add_handler(self.recorder)
-
-    async def put(self, name: str, data: bytes = b"{}") -> int:
-        response = await self.client.put(PREFIX + name.encode(), data)
-        return response.header.revision
-
-    async def delete(self, name: str) -> int:
-        response = await self.client.delete(PREFIX + name.encode())
-        return response.header.revision
-
-    async def caught_up(self, revision: int) -> None:
-        async with asyncio.timeout(10):
-            await self.informer.cache.wait_for(str(revision))
-            await self.recorder.until_known({each.key: each.data for each in self.informer.cache.list()})
-        self.informer.cache._check()
-        self.recorder.check()
 
 
 @pytest.fixture
