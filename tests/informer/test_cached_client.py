@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +15,14 @@ from informer.client import ObjectClient
 from informer.errors import Conflict, NotFound, Unreachable
 from informer.informers import Informers
 from informer.listwatch import StoreListWatch
+from informer.shared import Handler
 from kvstore.client.embedded import EmbeddedClient
+from kvstore.client.remote import RemoteClient
+from tests.etcd_process import running_etcd
 from tests.informer.faulty import FaultyListWatch
 from tests.informer.test_informers import Book, Shelf
 
-pytestmark = pytest.mark.virtual_time
+virtual_time = pytest.mark.virtual_time
 
 
 class Sources:
@@ -60,6 +64,7 @@ def live(client: EmbeddedClient) -> ObjectClient:
     return ObjectClient(client, rng=random.Random(2))
 
 
+@virtual_time
 async def test_reads_wait_for_the_clients_own_writes(
     cached: CachedClient, live: ObjectClient, informers: Informers, sources: Sources
 ) -> None:
@@ -97,6 +102,7 @@ async def test_reads_wait_for_the_clients_own_writes(
         await opening
 
 
+@virtual_time
 async def test_a_conflict_is_not_answered_with_what_caused_it(
     cached: CachedClient, live: ObjectClient, informers: Informers, sources: Sources
 ) -> None:
@@ -117,6 +123,7 @@ async def test_a_conflict_is_not_answered_with_what_caused_it(
         await cached.update(fresh)
 
 
+@virtual_time
 async def test_a_read_gives_up_in_the_end(cached: CachedClient, informers: Informers, sources: Sources) -> None:
     async with informers.use(Book):
         await sources.cut()
@@ -128,6 +135,7 @@ async def test_a_read_gives_up_in_the_end(cached: CachedClient, informers: Infor
         assert (await cached.get(Book, "x", "a", revision="2")).name == "x"
 
 
+@virtual_time
 async def test_what_no_informer_has_is_read_from_the_store(
     cached: CachedClient, live: ObjectClient, informers: Informers
 ) -> None:
@@ -145,6 +153,7 @@ async def test_what_no_informer_has_is_read_from_the_store(
         assert [shelf.name for shelf in await cached.list(Shelf)] == ["s"]
 
 
+@virtual_time
 async def test_lists_are_in_key_order_and_each_reader_has_its_own(
     cached: CachedClient, live: ObjectClient, informers: Informers
 ) -> None:
@@ -157,3 +166,28 @@ async def test_lists_are_in_key_order_and_each_reader_has_its_own(
         found.items[0].spec.title = "mine"
         assert (await cached.list(Book)).items[0].spec.title == ""
         assert [each.name for each in await cached.list(Book, "b", "app in (a, m)")] == ["a"]
+
+
+async def test_every_write_shows_at_once_on_a_real_etcd(tmp_path: Path) -> None:
+    with running_etcd(tmp_path) as endpoint:
+        async with RemoteClient([endpoint]) as client, Informers(client) as informers, informers.use(Book) as informer:
+            registration = informer.add_handler(Handler())
+
+            async def write(namespace: str) -> None:
+                objects = CachedClient(client, informers)
+                for n in range(20):
+                    book = await objects.create(Book(name="x", namespace=namespace))
+                    for title in ("one", "two"):
+                        book.spec.title = f"{title} {n}"
+                        book = await objects.update(book)
+                        assert (await objects.get(Book, "x", namespace)).raw == book.raw
+                    assert [each.raw for each in await objects.list(Book, namespace)] == [book.raw]
+                    await objects.delete(Book, "x", namespace)
+                    with pytest.raises(NotFound):
+                        await objects.get(Book, "x", namespace)
+
+            async with asyncio.TaskGroup() as writers:
+                for namespace in "abcd":
+                    writers.create_task(write(namespace))
+            assert registration.statistics().coalesced == 0
+            assert informer.cache.statistics().objects == 0
