@@ -80,10 +80,12 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What became of one watcher under one fault. `text` goes into the table; `true` whether its view is the truth."""
+    """What became of one watcher under one fault. `text` goes into the table; `true` whether its view is the truth;
+    `silent` that it is not, and nobody is told."""
 
     true: bool
     text: str
+    silent: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,4 +145,4 @@ def judge(view: View, truth: Mapping[str, str], evidence: Evidence) -> Verdict:
             "stale": sum(view.known.get(key, revision) != revision for key, revision in truth.items()),
         }
         head = "wrong for good: " + ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    return Verdict(true=False, text="; ".join([head, *notes]))
+    return Verdict(true=False, text="; ".join([head, *notes]), silent=not view.ended)

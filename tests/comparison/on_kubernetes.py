@@ -196,6 +196,9 @@ async def run(
 ) -> Verdict:
     """What becomes of a watcher."""
     async with bench(scenario.pods, fault_seconds, bookmark_every) as at:
-        return await trial(
+        verdict = await trial(
             at, watch, lambda: scenario.fault(at), patience or scenario.patience, keeps_history=scenario.keeps_history
         )
+        if verdict.true and at.server.expire_pages:
+            return dataclasses.replace(verdict, text=f"{verdict.text}; does not list in pages")
+        return verdict

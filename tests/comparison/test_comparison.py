@@ -124,6 +124,7 @@ async def quick(url: str, tell: Callable[[Told], None]) -> None:
 async def on(scenario: str, watch: Watch, patience: Patience = SHORT) -> str:
     verdict = await run(SCENARIOS[scenario], watch, fault_seconds=0.25, bookmark_every=0.1, patience=patience)
     assert verdict.true == verdict.text.startswith("ok"), verdict
+    assert verdict.silent == (not verdict.true and not verdict.text.startswith("raises")), verdict
     return verdict.text
 
 
@@ -134,9 +135,7 @@ async def test_a_right_watcher_is_found_right(scenario: str) -> None:
     assert (await on(scenario, here(Naive()), LONG)).startswith("ok")
 
 
-@pytest.mark.parametrize(
-    "scenario", ["half-a-line", "pieces", "gone-status", "page-expires", "error-event", "429", "empty", "down"]
-)
+@pytest.mark.parametrize("scenario", ["half-a-line", "pieces", "gone-status", "error-event", "429", "empty", "down"])
 async def test_ours_is_right_in_the_end(scenario: str) -> None:
     assert (await on(scenario, here(quick), LONG)).startswith("ok")
 
@@ -169,6 +168,11 @@ async def test_a_hot_loop_is_caught() -> None:
     verdict = await on("empty", here(Naive(waits=0.0)), LONG)
     assert verdict.startswith("ok")
     assert "hot loop" in verdict
+
+
+async def test_who_does_not_list_in_pages_is_not_praised_for_surviving_their_end() -> None:
+    assert (await on("page-expires", here(Naive()), LONG)).endswith("does not list in pages")
+    assert not (await on("page-expires", here(quick), LONG)).endswith("does not list in pages")
 
 
 async def test_without_bookmarks_a_quiet_watcher_lists_again() -> None:

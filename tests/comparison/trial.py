@@ -72,7 +72,7 @@ async def trial(
             in_step = await view.until(right, ALIVE_WITHIN)
         if not in_step:
             why = f"raises {view.ended}" if view.ended else "is never in step"
-            return Verdict(true=False, text=f"{why}, before any fault")
+            return Verdict(true=False, text=f"{why}, before any fault", silent=not view.ended)
         told, lists, began = view.told, bench.lists, loop.time()
         await fault()
         over = loop.time()
