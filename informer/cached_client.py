@@ -75,10 +75,7 @@ class CachedClient(ObjectClient):
         informer = self._informers.find(cls.TYPE, namespace)
         if informer is None:
             return None
-        prefix, wanted = cls.TYPE.prefix(namespace), ""
-        for place, revision in self._seen.items():
-            if place.startswith(prefix) and is_newer(revision, wanted):
-                wanted = revision
+        wanted = self._known(cls, namespace)
         try:
             async with asyncio.timeout(self._wait):
                 await informer.wait_synced()
@@ -91,6 +88,17 @@ class CachedClient(ObjectClient):
                 f"the cache of {informer.name} is at revision {had} after {self._wait:g} s, {wanted or 'any'} is needed"
             ) from None
         return informer.cache
+
+    def _known(self, cls: type[Resource], namespace: str | None) -> str:
+        """The newest revision that this client knows of; "" for none."""
+        prefix = cls.TYPE.prefix(namespace)
+        if namespace is not None or not cls.TYPE.namespaced:
+            return self._seen.get(prefix, "")
+        newest = ""
+        for place, revision in self._seen.items():
+            if place.startswith(prefix) and is_newer(revision, newest):
+                newest = revision
+        return newest
 
     def _saw(self, key: bytes, revision: int) -> None:
         place = key[: key.rindex(b"/") + 1]
