@@ -11,17 +11,17 @@ import pytest
 
 from kvstore.node import Node, NodeOptions
 from kvstore.server import Server
+from tests.clients.etcdctl_commands import COMMANDS, differences
 from tests.etcd_process import ETCDCTL, free_port
 from tests.kvstore.test_etcdctl import TIMEOUT, Etcdctl
 
 TESTS = [
     Path(__file__).parents[1] / "kvstore" / name
-    for name in ("test_etcdctl.py", "test_auth_etcdctl.py", "test_etcd_snapshot.py")
+    for name in ("test_etcdctl.py", "test_auth_etcdctl.py", "test_connections.py", "test_etcd_snapshot.py")
 ]
 
 NOT_COMPARED = {
     "check perf": "a minute of load; `python -m tests.clients.check_perf` runs it",
-    "check datascale": "asks the gRPC port for /metrics, which is on a port of its own here",
     "help": "asks no server",
 }
 
@@ -44,6 +44,11 @@ def test_every_command_is_compared() -> None:
     assert not missing
     assert len(words) > 40
     assert set(words) >= set(NOT_COMPARED)
+
+
+async def test_commands_end_as_on_etcd() -> None:
+    """Some of them, in one format; the module's own entry runs all in every format."""
+    assert await differences("fields", COMMANDS[::4]) == {}
 
 
 @pytest.mark.parametrize(

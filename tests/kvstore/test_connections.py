@@ -29,7 +29,7 @@ from tests.etcd_process import ETCDCTL, free_port
 from tests.kvstore.certificates import Authority
 from tests.kvstore.hostile import PREFACE, SETTINGS, Raw, bystander, call_headers, frame, raw
 
-SHORT = HttpLimits(handshake=0.3, headers=0.3, body=0.3, idle=0.3)
+SHORT = HttpLimits(handshake=0.2, headers=0.2, body=0.2, idle=0.2)
 PATIENT = HttpLimits()
 REQUEST = b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -105,7 +105,7 @@ async def test_headers_that_trickle_in(node: Node, server: Server) -> None:
 
 
 async def test_an_idle_connection_is_closed_in_silence_and_a_used_one_is_not(node: Node, server: Server) -> None:
-    limits = dataclasses.replace(SHORT, idle=0.6)
+    limits = dataclasses.replace(SHORT, idle=0.5)
     async with (
         http(node, server, limits) as endpoint,
         raw(endpoint, greet=False) as idle,
@@ -126,13 +126,13 @@ async def test_a_request_that_takes_long_has_no_deadline(node: Node, server: Ser
         head = b"POST /v3/watch HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
         connection.say(head, body)
         await connection.reader.readuntil(b'"created":true')
-        await asyncio.sleep(4 * SHORT.idle)  # as long as every deadline, and longer
+        await asyncio.sleep(3 * SHORT.idle)  # as long as every deadline, and longer
         await node.put(Put(b"a", b"1"))
         await connection.reader.readuntil(b'"events"')
 
 
 async def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(node: Node, server: Server) -> None:
-    large = 8
+    large = 4
     for number in range(large):
         await node.put(Put(b"large/%d" % number, bytes(1 << 20)))
     body = b'{"key":"AA==","range_end":"AA=="}'
@@ -142,12 +142,12 @@ async def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(node: Node, 
         got = 0
         while got < large << 20:  # base64 makes it a third more
             got += len(await connection.reader.read(256 * 1024))
-            await asyncio.sleep(0.04)  # over the deadline in all
+            await asyncio.sleep(0.03)  # over the deadline in all
     async with http(node, server, SHORT) as endpoint, raw(endpoint, greet=False) as connection:
         connection.say(request)
         await connection.reader.readuntil(b"\r\n\r\n")
         connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await asyncio.sleep(4 * SHORT.idle)
+        await asyncio.sleep(3 * SHORT.idle)
         connection.writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert len(await rest(connection)) < large << 20, "who takes nothing is cut off"
 
@@ -155,7 +155,7 @@ async def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(node: Node, 
 async def test_a_tls_handshake_that_never_ends(
     node: Node, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edge, "HANDSHAKE_TIMEOUT", 0.3)
+    monkeypatch.setattr(edge, "HANDSHAKE_TIMEOUT", 0.2)
     authority = Authority(tmp_path)
     tls = ServerTLS(*authority.server())
     async with (
@@ -353,6 +353,23 @@ async def test_tls_on_a_shared_port(node: Node, tmp_path: Path, http_offers: lis
             stdout=asyncio.subprocess.PIPE,
         )
         assert (await process.communicate())[0] == b"a\n1\n"
+
+
+async def test_etcdctl_reads_the_memory_from_the_client_port(node: Node, etcd: str) -> None:
+    shown = []
+    async with shared(node) as endpoint:
+        for each in (endpoint, etcd):
+            process = await asyncio.create_subprocess_exec(
+                *(str(ETCDCTL), f"--endpoints={each}", "check", "datascale", "--load=s", "--auto-compact"),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            said, _ = await process.communicate()
+            lines = [line for line in said.decode().splitlines() if "%" not in line]
+            shown.append((process.returncode, [re.sub(r"[0-9.]+ MB|revision \d+", "N", line) for line in lines]))
+    assert shown[0] == shown[1]
+    assert shown[0][0] == 0
+    assert shown[0][1][-1] == "PASS: Approximate system memory used : N."
 
 
 def hello(*protocols: str) -> bytes:
