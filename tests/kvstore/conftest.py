@@ -11,6 +11,8 @@ from kvstore.node import Node, NodeOptions
 from kvstore.server import Server
 from tests.etcd_process import running_etcd
 
+pytest.register_assert_rewrite("kvstore.conformance")
+
 PROGRESS_INTERVAL = 0.2  # seconds
 
 
