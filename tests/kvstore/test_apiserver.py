@@ -202,6 +202,41 @@ async def test_the_compaction_loop(api: ApiServer) -> None:
     assert refused.value.details() == "etcdserver: mvcc: required revision has been compacted"
 
 
+async def test_compactions_are_watched_on_a_stream_of_its_own(api: ApiServer) -> None:
+    """So that snapshots of its cache from before are let go of. Every resource's cache has its stream, too."""
+    key = b"compact_rev_key"
+    await api.create(key, b"1")
+    now = await api.range(key=key)
+    method: Any = api.channel.stream_stream("/etcdserverpb.Watch/Watch", None, None)
+    plain = pb.WatchCreateRequest(key=key, start_revision=now.header.revision)
+    cache = pb.WatchCreateRequest(
+        key=PREFIX, range_end=END, start_revision=now.header.revision + 1, prev_kv=True, progress_notify=True
+    )
+    streams = [(method(metadata=LEADER), plain), (method(metadata=(*LEADER, ("source", "cache"))), cache)]
+    for stream, create in streams:
+        await stream.write(pb.WatchRequest(create_request=create).SerializeToString())
+        created = pb.WatchResponse.FromString(await stream.read())
+        assert (created.created, created.canceled, created.watch_id) == (True, False, 0)
+    await api.txn(key, now.kvs[0].mod_revision, put(key, b"7"), get(key))
+    values: list[bytes] = []
+    async with asyncio.timeout(10):
+        while len(values) < 2:
+            values += [event.kv.value for event in pb.WatchResponse.FromString(await streams[0][0].read()).events]
+    assert values == [b"1", b"7"]
+    for stream, _ in streams:
+        stream.cancel()
+
+
+async def test_a_resource_version_that_is_not_there_yet(api: ApiServer) -> None:
+    now = (await api.create(PREFIX + b"a", b"1")).header.revision
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await api.range(key=PREFIX, range_end=END, limit=10_000, revision=now + 1)
+    assert refused.value.code() == grpc.StatusCode.OUT_OF_RANGE
+    assert refused.value.details() == "etcdserver: mvcc: required revision is a future revision"
+    at = await api.range(key=PREFIX + b"a", limit=1, revision=now)
+    assert [kv.mod_revision for kv in at.kvs] == [now]
+
+
 async def test_objects_that_share_a_lease(api: ApiServer) -> None:
     grant = pb.LeaseGrantRequest(TTL=2)
     lease = await api.call("/etcdserverpb.Lease/LeaseGrant", grant, pb.LeaseGrantResponse)
