@@ -1,21 +1,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from informer.errors import ApiError, Expired, Unreachable
-from informer.listwatch import Bookmark, Item, ListPage, Removed, StoreListWatch, WatchEvent, is_newer
-from kvstore import api
-from kvstore.client.embedded import EmbeddedClient
+from informer.errors import ApiError, Expired, StoreFull, TooManyRequests, Unreachable, Unsupported, from_store
+from informer.listwatch import Batch, Bookmark, Item, ListPage, Removed, StoreListWatch, WatchEvent, is_newer
+from informer.shared import SharedInformer
+from kvstore import api, errors
+from kvstore.client.embedded import STREAM_KEYS, EmbeddedClient
+from kvstore.client.remote import RemoteClient
 from kvstore.errors import WatchCanceled
+from kvstore.node import Node, NodeOptions
+from tests.etcd_process import running_etcd
 
 PREFIX = b"/registry/core/pods/"
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_etcd(tmp_path_factory.mktemp("etcd")) as address:
+        yield address
 
 
 async def pages(source: StoreListWatch, limit: int) -> list[ListPage]:
@@ -280,3 +293,168 @@ async def test_cancelling_a_pending_batch_loses_nothing(client: EmbeddedClient) 
             async with asyncio.timeout(10):
                 seen += await anext(batches)
     assert [event.key for event in seen if isinstance(event, Item)] == expected
+
+
+# ---- the initial state on the watch
+
+
+async def initial(source: StoreListWatch, revision: str = "") -> tuple[list[Batch], str]:
+    """The batches of the initial state, and the revision that they are of."""
+    found: list[Batch] = []
+    async with asyncio.timeout(10), source.watch_list(revision) as batches:
+        async for batch in batches:
+            match batch:
+                case [Bookmark(end, True)]:
+                    return found, end
+            found.append(batch)
+    raise AssertionError("it ended")
+
+
+async def test_a_stream_gives_all_there_is_in_bounded_batches(client: EmbeddedClient) -> None:
+    head = await fill(client, *(f"a/{n:04}" for n in range(2 * STREAM_KEYS + 5)))
+    await client.put(b"/elsewhere", b"")
+    source = StoreListWatch(client, PREFIX)
+    batches, revision = await initial(source)
+    assert revision == str(head + 1) == source.head
+    assert [len(batch) for batch in batches] == [STREAM_KEYS, STREAM_KEYS, 5]
+    assert [each for batch in batches for each in batch] == (await source.list(limit=0)).items
+
+
+async def test_a_compaction_overtakes_a_stream(client: EmbeddedClient) -> None:
+    await fill(client, *(f"a/{n:04}" for n in range(STREAM_KEYS + 5)))
+    async with StoreListWatch(client, PREFIX).watch_list() as batches:
+        await anext(batches)
+        await client.compact(await fill(client, "a/0001"))
+        with pytest.raises(Expired):
+            await anext(batches)
+
+
+async def test_a_cancelled_stream_does_not_look_whole(client: EmbeddedClient) -> None:
+    await fill(client, *(f"a/{n:04}" for n in range(STREAM_KEYS + 5)))
+    async with StoreListWatch(client, PREFIX).watch_list() as batches:
+        await anext(batches)
+        pending = asyncio.ensure_future(anext(batches))
+        await asyncio.sleep(0)
+        pending.cancel()
+        await asyncio.wait([pending])
+        if pending.cancelled():
+            with pytest.raises(Unreachable, match="before it was whole"):
+                await anext(batches)
+
+
+async def test_a_stream_older_than_what_was_seen_is_refused(client: EmbeddedClient) -> None:
+    head = await fill(client, "a/1")
+    source = StoreListWatch(client, PREFIX)
+    assert (await initial(source, str(head)))[1] == str(head)
+    with pytest.raises(Unreachable, match=f"the store is at revision {head}, {head + 1} was already seen"):
+        await initial(source, str(head + 1))
+
+
+async def test_a_store_without_streams_is_asked_once(etcd: str) -> None:
+    async with RemoteClient([etcd]) as remote:
+        source = StoreListWatch(remote, PREFIX)
+        with pytest.raises(Unsupported):
+            await initial(source)
+    with pytest.raises(Unsupported):  # the client is closed: nothing was asked
+        await initial(source)
+
+
+async def test_an_informer_on_a_store_without_streams_lists_in_pages(etcd: str) -> None:
+    async with RemoteClient([etcd]) as remote:
+        for name in (b"a/1", b"a/2", b"a/3"):
+            await remote.put(PREFIX + name, b"{}")
+        informer = SharedInformer(StoreListWatch(remote, PREFIX), page_size=2)
+        async with informer:
+            await informer.wait_synced()
+            told = informer.statistics().reflector
+            assert (told.lists, told.streamed, told.pages, told.failures) == (1, 0, 2, 0)
+
+
+# ---- which store answers
+
+
+class Imposter:
+    """A client of whose answers a part comes from another store."""
+
+    def __init__(self, client: EmbeddedClient, other: EmbeddedClient) -> None:
+        self._client = client
+        self.other = other
+        self.switched = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.other if self.switched else self._client, name)
+
+
+async def test_another_cluster_is_not_taken_for_the_one_that_was_listed(client: EmbeddedClient, tmp_path: Path) -> None:
+    """Its revisions count another history, even where they are higher."""
+    head = await fill(client, "a/1", "a/2")
+    async with Node.open(tmp_path / "other", NodeOptions(fsync=False), rng=random.Random(99)) as node:
+        other = EmbeddedClient(node)
+        await fill(other, "a/1", "b/1", "b/2", "b/3", "b/4")
+        both = Imposter(client, other)
+        store: api.Client = both  # all of it is forwarded by __getattr__
+        source = StoreListWatch(store, PREFIX)
+        page = await source.list(limit=1)
+        both.switched = True
+        with pytest.raises(Expired, match="another cluster answers"):
+            await source.list(limit=1, continue_=page.continue_)
+        with pytest.raises(Expired, match="another cluster answers"):
+            await take(source, str(head), 1)
+        # Only a list can tell what there is now.
+        assert [item.key for item in (await source.list(limit=0)).items] == ["a/1", "b/1", "b/2", "b/3", "b/4"]
+        await other.close()
+
+
+async def test_a_list_is_read_by_quorum_and_at_one_revision(client: EmbeddedClient) -> None:
+    """client-go's first list may be of any age; an etcd has no cache that would make that cheaper."""
+    asked: list[api.Range] = []
+
+    class Asked(Imposter):
+        async def range(self, request: api.Range) -> api.RangeResponse:
+            asked.append(request)
+            return await client.range(request)
+
+    head = await fill(client, "a/1", "a/2", "a/3")
+    store: api.Client = Asked(client, client)
+    await pages(StoreListWatch(store, PREFIX), 2)
+    assert [(each.serializable, each.revision, each.limit) for each in asked] == [(False, 0, 2), (False, head, 2)]
+
+
+@pytest.mark.parametrize(
+    ("version", "ordered"),
+    [("3.5.1", False), ("3.5.12", False), ("3.5.13", True), ("3.6.0-rc.1", True), ("3.4.30", False), ("3.4.31", True),
+     ("4.0.0", True), ("", False), ("unknown", False)],
+)  # fmt: skip
+async def test_progress_that_was_asked_for_is_believed_of_a_store_that_orders_it(
+    client: EmbeddedClient, version: str, ordered: bool
+) -> None:
+    class Versioned(Imposter):
+        async def status(self) -> api.StatusResponse:
+            return msgspec.structs.replace(await client.status(), version=version)
+
+    head = await fill(client, "a/1")
+    store: api.Client = Versioned(client, client)
+    async with StoreListWatch(store, PREFIX, quiet_after=0.001).watch(str(head)) as batches:
+        assert await anext(batches) == ([Bookmark(str(head))] if ordered else [])
+
+
+async def test_the_head_of_the_store_is_known_from_every_answer(client: EmbeddedClient) -> None:
+    source = StoreListWatch(client, PREFIX)
+    assert source.head == ""
+    head = await fill(client, "a/1", "a/2")
+    await source.list(limit=1)
+    assert source.head == str(head)
+    head = await fill(client, "a/3")
+    async with source.watch(str(head - 1)) as batches:
+        assert source.head == str(head)
+        await fill(client, "a/4")
+        while source.head != str(head + 1):
+            await anext(batches)
+
+
+def test_what_an_overloaded_store_says_is_no_refusal() -> None:
+    error = from_store(errors.TooManyRequests())
+    assert isinstance(error, TooManyRequests)
+    assert error.retriable
+    assert isinstance(from_store(errors.NoSpace()), StoreFull)
+    assert isinstance(from_store(errors.KvError("unknown method", code=errors.Code.UNIMPLEMENTED)), Unsupported)

@@ -13,10 +13,11 @@ from typing import TypeAlias
 
 import msgspec
 import pytest
+import structlog
 
 from informer.errors import ApiError, Expired, Silent, TooManyRequests, Unreachable, Unsupported
 from informer.listwatch import Batch, Bookmark, Item, ListPage, Removed
-from informer.reflector import PAGE_SIZE, SILENCE, Backoff, Reason, Reflector, State, Transition
+from informer.reflector import PAGE_SIZE, SILENCE, Backoff, Core, Listed, Reason, Reflector, State, Transition
 from tests.informer.recorder import SinkRecorder
 from tests.virtual_time import VirtualTimeLoop
 
@@ -436,3 +437,40 @@ def test_a_deadline_is_told_from_a_broken_connection() -> None:
     assert isinstance(Silent("x"), Unreachable)
     assert Silent("x").retriable
     assert Silent.reason == "Timeout"
+
+
+def test_how_far_behind_the_store_it_is() -> None:
+    core = Core(Backoff(random.Random(1)))
+    core.start(10.0)
+    assert core.statistics(11.0).behind == 0
+    core.heard(500, 12.0)
+    assert (core.statistics(15.0).listing, core.statistics(15.0).silent_for) == (500, 3.0)
+    core.step(Listed([], "5"), 16.0)
+    told = core.statistics(18.0, head="9")
+    assert (told.last_revision, told.store_revision, told.behind, told.listing) == ("5", "9", 4, 0)
+    assert (told.since, told.seconds_in_state) == (16.0, 2.0)
+    assert core.statistics(18.0, head="4").behind == 0
+
+
+async def test_each_change_of_state_and_each_failure_is_a_line_in_the_log() -> None:
+    source = Scripted((LOST, Page("5"), Stream((SEVEN,), GONE), OPEN))
+    with structlog.testing.capture_logs() as lines:
+        reflector = Reflector(
+            source, SinkRecorder(), rng=random.Random(1), name="pods", backoff=Backoff(random.Random(1), initial=0.001)
+        )
+        running = asyncio.create_task(reflector.run())
+        while reflector.state is not State.RELISTING:
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait([running])
+    assert all(line["reflector"] == "pods" for line in lines)
+    told = [(line.get("was"), line["state"], line["reason"], line["revision"]) for line in lines]
+    assert told == [
+        (None, "listing", "unreachable", ""),
+        ("listing", "watching", "listed", "5"),
+        ("watching", "relisting", "expired", "7"),
+        ("relisting", "stopped", "stopped", "7"),
+    ]
+    assert lines[0]["error"] == "Unreachable: connection refused"
+    assert 0.001 <= lines[0]["wait"] < 0.003
+    assert lines[2]["error"] == "Expired: compacted"
