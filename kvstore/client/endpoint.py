@@ -12,9 +12,11 @@ from kvstore.errors import BY_MESSAGE, KvError, Unavailable, from_status
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 StreamCall: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
+AnswersCall: TypeAlias = "grpc.aio.UnaryStreamCall[bytes, bytes]"
 
-# A stream with it is ended with Unavailable by a member of a cluster that has lost its leader, and so by one that is
-# cut off from the others. etcd's own client asks for it on watches where told to, and on renewals of leases always.
+# A call with it is refused, and a stream ended, with Unavailable by a member of a cluster that has lost its leader, and
+# so by one that is cut off from the others. etcd's own client asks for it on watches where told to, and on renewals of
+# leases always.
 REQUIRE_LEADER: Final = (("hasleader", "true"),)
 
 _OPTIONS: Final = (
@@ -95,6 +97,10 @@ class Endpoint:
         """A call that streams in both directions."""
         return self._open().stream_stream(path, None, None)(None, metadata=metadata)
 
+    def answers(self, path: str, request: bytes, metadata: Metadata = ()) -> AnswersCall:
+        """A call with one request and many answers."""
+        return self._open().unary_stream(path, None, None)(request, metadata=metadata)
+
     async def close(self) -> None:
         """End every call, for good."""
         self._closed = True
@@ -109,7 +115,7 @@ class Endpoint:
         """The error that a failed call stands for."""
         return self._error(error.code(), error.details() or "")
 
-    async def ended(self, stream: StreamCall) -> KvError:
+    async def ended(self, stream: StreamCall | AnswersCall) -> KvError:
         """Why a stream ended."""
         code = await stream.code()
         if code == grpc.StatusCode.OK:
@@ -138,7 +144,7 @@ class Endpoint:
             raise client_closed() from None
 
 
-async def received(stream: StreamCall) -> bytes | None:
+async def received(stream: StreamCall | AnswersCall) -> bytes | None:
     """The next message; None at the end of the stream."""
     data = await stream.read()
     return data if isinstance(data, bytes) else None

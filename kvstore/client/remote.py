@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from types import TracebackType
@@ -16,9 +15,9 @@ from kvstore import api
 from kvstore.client import messages as convert
 from kvstore.client.endpoint import (
     REQUIRE_LEADER,
+    AnswersCall,
     Endpoint,
     Metadata,
-    StreamCall,
     client_closed,
     parse_endpoint,
     received,
@@ -137,7 +136,9 @@ class RemoteClient:
     async def range(self, request: api.Range) -> api.RangeResponse:
         """Read keys."""
         message = convert.range_request(request)
-        return convert.range_response(await self._read("/etcdserverpb.KV/Range", message, pb.RangeResponse))
+        # A member without a leader would let it wait for seconds.
+        leader = () if request.serializable else REQUIRE_LEADER
+        return convert.range_response(await self._read("/etcdserverpb.KV/Range", message, pb.RangeResponse, leader))
 
     async def range_stream(self, request: api.Range) -> AsyncGenerator[api.RangeResponse, None]:
         """A range in key order and in pieces, all of one revision; the last has the header, `more` and `count`.
@@ -146,7 +147,7 @@ class RemoteClient:
         """
         message = convert.range_request(request).SerializeToString()
 
-        async def begin(metadata: Metadata) -> tuple[Endpoint, StreamCall, bytes]:
+        async def begin(metadata: Metadata) -> tuple[Endpoint, AnswersCall, bytes]:
             return await self._begin_stream("/etcdserverpb.KV/RangeStream", message, metadata)
 
         cancellations = _cancellations()
@@ -355,21 +356,17 @@ class RemoteClient:
         finally:
             stream.cancel()
 
-    async def _begin_snapshot(self, metadata: Metadata) -> tuple[Endpoint, StreamCall, bytes]:
+    async def _begin_snapshot(self, metadata: Metadata) -> tuple[Endpoint, AnswersCall, bytes]:
         request = pb.SnapshotRequest().SerializeToString()
         return await self._begin_stream("/etcdserverpb.Maintenance/Snapshot", request, metadata)
 
-    async def _begin_stream(self, path: str, request: bytes, metadata: Metadata) -> tuple[Endpoint, StreamCall, bytes]:
+    async def _begin_stream(self, path: str, request: bytes, metadata: Metadata) -> tuple[Endpoint, AnswersCall, bytes]:
         """Make a call that has one request and many answers, and wait for the first."""
         cancellations = _cancellations()
         endpoint = await self._connected()
-        stream = endpoint.stream(path, metadata)
+        # The request goes with the call: when a server refuses before a later one is sent, gRPC forgets why.
+        stream = endpoint.answers(path, request, metadata)
         try:
-            # A server that refuses at once may end the call before the request is sent; only the end says why.
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await stream.write(request)
-                await stream.done_writing()
-            _check_cancelled(cancellations)
             data = await received(stream)
             if data is None:
                 raise await endpoint.ended(stream)
@@ -399,15 +396,15 @@ class RemoteClient:
     async def _write_with(self, metadata: Metadata | None, path: str, request: Message, answer: type[Answer]) -> Answer:
         endpoint = await self._connected()
         try:
-            return await self._call(endpoint, path, request, answer, metadata)
+            return await self._call(endpoint, path, request, answer, (*REQUIRE_LEADER, *(metadata or ())))
         except Unavailable:
             self._rotate(endpoint)  # for the next call; this one may have been done
             raise
 
-    async def _read(self, path: str, request: Message, answer: type[Answer]) -> Answer:
+    async def _read(self, path: str, request: Message, answer: type[Answer], leader: Metadata = ()) -> Answer:
         if self._login is None:
-            return await self._read_with(None, path, request, answer)
-        return await self._logged_in(lambda metadata: self._read_with(metadata, path, request, answer))
+            return await self._read_with(leader or None, path, request, answer)
+        return await self._logged_in(lambda metadata: self._read_with((*leader, *metadata), path, request, answer))
 
     async def _read_with(self, metadata: Metadata | None, path: str, request: Message, answer: type[Answer]) -> Answer:
         return await self._on_any(lambda endpoint: self._call(endpoint, path, request, answer, metadata))
@@ -479,22 +476,23 @@ class RemoteClient:
             return endpoint
         loop = asyncio.get_running_loop()
         began = loop.time()
-        refused: list[str] = []
-        for _ in self._endpoints:
+        # Each is waited for a while, in turn: one that accepts connections and says nothing must leave time for others,
+        # and one that is only far away goes on connecting meanwhile.
+        a_while = self._dial_timeout / (2 * len(self._endpoints))
+        refused: set[str] = set()
+        while len(refused) < len(self._endpoints) and loop.time() - began < self._dial_timeout:
             endpoint = self._endpoints[self._current]
             try:
-                # One that accepts connections and says nothing must leave time for the others.
-                async with asyncio.timeout(self._dial_timeout / len(self._endpoints)):
+                async with asyncio.timeout(a_while):
                     if await endpoint.dial():
                         return endpoint
+                refused.add(endpoint.target)
             except TimeoutError:
-                if self._closed:
-                    raise client_closed() from None
-            refused.append(endpoint.target)
+                refused.discard(endpoint.target)
+            if self._closed:
+                raise client_closed()
             self._rotate(endpoint)
-        if self._closed:
-            raise client_closed()
-        tried = ", ".join(refused)
+        tried = ", ".join(self.endpoints)
         raise Unavailable(f"cannot connect to the store: tried {tried} for {loop.time() - began:.1f} s")
 
     def _rotate(self, failed: Endpoint) -> None:
