@@ -453,14 +453,13 @@ def test_how_far_behind_the_store_it_is() -> None:
 
 
 async def test_each_change_of_state_and_each_failure_is_a_line_in_the_log() -> None:
-    source = Scripted((LOST, Page("5"), Stream((SEVEN,), GONE), OPEN))
+    source = Scripted((LOST, Page("5"), Stream((SEVEN,), GONE)))
     with structlog.testing.capture_logs() as lines:
         reflector = Reflector(
             source, SinkRecorder(), rng=random.Random(1), name="pods", backoff=Backoff(random.Random(1), initial=0.001)
         )
         running = asyncio.create_task(reflector.run())
-        while reflector.state is not State.RELISTING:
-            await asyncio.sleep(0)
+        await source.done.wait()
         running.cancel()
         await asyncio.wait([running])
     assert all(line["reflector"] == "pods" for line in lines)
