@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= 2
 SEED   ?= 1
 
-.PHONY: demo test lint bench differential robustness memory faults setup proto clean help
+.PHONY: demo test lint bench differential robustness memory faults cluster setup proto clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -39,6 +39,9 @@ memory: $(READY) ## 1,000,000 events pass 1,000 watches that nobody reads
 
 faults: $(READY) ## 5,000 lives of informers behind a network that breaks, with writes and compactions
 	@$(BIN)/python -m tests.faults --seeds 5000 --first $(SEED) --processes $(JOBS)
+
+cluster: $(READY) ## 60 faults of the members of a three-member etcd, with informers and controllers at work
+	@$(BIN)/python -m tests.cluster --faults 60 --seed $(SEED)
 
 proto: $(READY) ## generate the protobuf modules again
 	@$(BIN)/python -m kvstore.proto.generate

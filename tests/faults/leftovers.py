@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,17 +12,15 @@ from pathlib import Path
 import grpc
 
 PATIENCE = 5.0  # seconds; gRPC closes its sockets on threads of its own, a little after `close` has returned
-DESCRIPTORS = Path("/proc/self/fd")
 
 
-def descriptors() -> Counter[str]:
-    """What this process has open: sockets by their own numbers, other things by name."""
+def descriptors(pid: int | str = "self") -> Counter[str]:
+    """What a process has open: sockets by their own numbers, other things by name. Nothing if there is no such one."""
     found: Counter[str] = Counter()
-    for each in DESCRIPTORS.iterdir():
-        try:
-            found[str(each.readlink())] += 1
-        except FileNotFoundError:  # the directory itself, closed since
-            continue
+    with contextlib.suppress(FileNotFoundError):
+        for each in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since
+                found[str(each.readlink())] += 1
     return found
 
 

@@ -6,6 +6,7 @@ import asyncio
 import enum
 import socket
 import struct
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -29,20 +30,18 @@ class FaultProxy:
 
     def __init__(self, host: str, port: int) -> None:
         self.target = (host, port)
+        self.name_client: Callable[[int], str] = lambda port: ""  # who connects from a port, for `swallow`
+        self._swallowed: set[str] = set()
         self._connections: set[_Connection] = set()
         self.refusing = False
         self.swallowing = False
         self.accepted = 0
 
     async def __aenter__(self) -> Self:
-        await self.listen()
-        return self
-
-    async def listen(self, port: int = 0) -> None:
-        """Begin to accept connections; 0 = on a free port. For who cannot wait in `async with`."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         host, port = self._server.sockets[0].getsockname()
         self.address = f"{host}:{port}"
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -103,6 +102,14 @@ class FaultProxy:
                 way.delay = 0.0
                 way.piece = CHUNK
 
+    def swallow(self, clients: set[str]) -> None:
+        """Stall the connections of these clients (see `name_client`), those that are open and new ones; no others."""
+        self._swallowed = clients
+        for connection in self._connections:
+            if clients and self.name_client(connection.port) in clients:
+                for way in connection.ways(To.BOTH):
+                    way.flowing.clear()
+
     def delay(self, seconds: float, to: To = To.BOTH) -> None:
         """From now on every piece of data waits for so long before it goes on, until `flow`."""
         for connection in self._connections:
@@ -123,7 +130,7 @@ class FaultProxy:
             return
         self.accepted += 1
         connection = _Connection(task, writer)
-        if self.swallowing:
+        if self.swallowing or (self._swallowed and self.name_client(connection.port) in self._swallowed):
             for way in connection.ways(To.BOTH):
                 way.flowing.clear()
         self._connections.add(connection)
@@ -136,6 +143,7 @@ class FaultProxy:
 class _Connection:
     def __init__(self, task: asyncio.Task[None], to_client: asyncio.StreamWriter) -> None:
         self.task = task
+        self.port: int = to_client.get_extra_info("peername")[1]
         self.reset = To(0)
         self._ways = {To.CLIENT: _Way(), To.SERVER: _Way()}
         self._ways[To.CLIENT].sink = to_client
