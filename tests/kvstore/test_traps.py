@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
+from kvstore import conformance
 from kvstore.api import DeleteRange, Put, Range
 from kvstore.client import RemoteClient
 from kvstore.errors import Unavailable
@@ -28,9 +29,9 @@ LOCAL = "http://127.0.0.1:0"
 
 ELSEWHERE = {
     "1 the header of a read of the past has the current revision": (
-        "test_client_suite.py::test_reads_of_the_past_carry_the_current_revision"
+        "conformance.py::_reads_of_the_past_carry_the_current_revision"
     ),
-    "2 the count does not depend on the limit": "test_client_suite.py::test_limit_more_and_count",
+    "2 the count does not depend on the limit": "conformance.py::_limit_more_and_count",
     "3 a watch below the compaction: created, then cancelled without a revision": (
         "test_traps.py::test_a_watch_below_the_compaction_is_created_and_then_cancelled"
     ),
@@ -49,11 +50,11 @@ ELSEWHERE = {
     "10 a limit of 2 MiB on what is received, none on what is sent": (
         "test_server.py::test_messages_over_the_limit_are_refused_in_etcds_words"
     ),
-    "11 keep-alive of an unknown lease: TTL 0; time to live: -1": "test_client_suite.py::test_an_unknown_lease",
+    "11 keep-alive of an unknown lease: TTL 0; time to live: -1": "conformance.py::_an_unknown_lease",
     "12 the smallest TTL is 2": "test_client_suite.py::test_the_smallest_ttl_is_two_seconds",
     "13 headers inside a transaction": "test_traps.py::test_headers_inside_a_transaction",
-    "14 comparing the value of a missing key is false": "test_client_suite.py::test_compares_of_a_missing_key",
-    "15 a response has whole revisions": "test_client_suite.py::test_all_events_of_a_revision_come_together",
+    "14 comparing the value of a missing key is false": "conformance.py::_compares_of_a_missing_key",
+    "15 a response has whole revisions": "conformance.py::_all_events_of_a_revision_come_together",
     "16 created comes before events": "test_traps.py::test_created_comes_before_events",
     "17 on disk before it is answered or told": (
         "test_store.py::test_nothing_is_readable_watchable_or_acknowledged_before_it_is_on_disk"
@@ -80,7 +81,9 @@ ELSEWHERE = {
 @pytest.mark.parametrize("trap", ELSEWHERE, ids=lambda trap: trap.split()[0])
 def test_every_trap_has_its_test(trap: str) -> None:
     file, _, name = ELSEWHERE[trap].partition("::")
-    assert f"def {name}(" in Path(__file__).with_name(file).read_text()
+    # What every client has to meet is in the checks that test_client_suite.py runs on ours and on a real etcd.
+    here = Path(__file__).with_name(file)
+    assert f"def {name}(" in (here if here.exists() else Path(conformance.__file__)).read_text()
 
 
 @pytest.fixture
