@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
 import msgspec
 import structlog
@@ -19,7 +19,7 @@ from controllers.errors import SyncTimeout, TerminalError
 from controllers.handlers import EnqueueRequests, Source
 from controllers.reconcile import Outcome, Request, Result, outcome_of
 from controllers.workqueue import QueueStatistics, WorkQueue
-from informer import Conflict, ObjectClient, Registration, ResourceType, SharedInformer, is_newer
+from informer import Conflict, Fenced, ObjectClient, Registration, ResourceType, SharedInformer, is_newer
 
 SYNC_TIMEOUT = 120.0  # controller-runtime's CacheSyncTimeout
 CATCH_UP_TIMEOUT = 5.0  # how long a key waits for the caches to show what its last run wrote
@@ -65,6 +65,7 @@ class Controller:
     sources: what to watch, and which keys an event concerns; the first one is the kind that is reconciled.
     reads: kinds that the reconciler may read from the cache although their events trigger nothing.
     namespace: the only one that the informers of kinds with namespaces have; None = all.
+    elected: set when this process may act; until then caches and queue are filled, and no key is run. None = at once.
     timeout: seconds a run may take; None = no limit. A thread cannot be stopped: its key stays taken until it returns.
     """
 
@@ -82,6 +83,7 @@ class Controller:
         workers: int = 1,
         queue: WorkQueue[Request] | None = None,
         timeout: float | None = None,
+        elected: asyncio.Event | None = None,
         sync_timeout: float = SYNC_TIMEOUT,
         catch_up_timeout: float = CATCH_UP_TIMEOUT,
     ) -> None:
@@ -94,7 +96,10 @@ class Controller:
         self.run_prefix = run_prefix
         self.namespace = namespace
         self.caches = {kind: informer.cache for kind, informer in informers.items()}
+        self.synced = asyncio.Event()
         self.started = asyncio.Event()
+        self._elected = elected
+        self._standby: asyncio.Task[Literal[True]] | None = None
         self._sources = sources
         self._informers = informers
         self._workers = workers
@@ -117,7 +122,8 @@ class Controller:
         self._reconcile_seconds = 0.0
 
     async def run(self) -> None:
-        """Work until `stop`: workers start once every handler has been given its initial list.
+        """Work until `stop`: workers start once every handler has been given its initial list (`synced`) and this
+        process is elected (`started`).
 
         Raises SyncTimeout if the caches do not fill in time. Cancelling it cancels the runs in progress.
         """
@@ -127,6 +133,9 @@ class Controller:
                 handler = EnqueueRequests(self.queue, source.requests, source.predicate)
                 registrations.append(self._informers[source.cls.TYPE].add_handler(handler, name=self.name))
             await self._wait_synced(registrations)
+            self.synced.set()
+            if self._elected is not None and not await self._stand_by(self._elected):
+                return
             self.started.set()
             async with asyncio.TaskGroup() as group:
                 for n in range(self._workers):
@@ -135,9 +144,22 @@ class Controller:
             for registration in registrations:
                 registration.remove()
 
+    async def _stand_by(self, elected: asyncio.Event) -> bool:
+        """Wait to be elected; False if `stop` came first."""
+        self._standby = waiting = asyncio.create_task(elected.wait())
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            waiting.cancel()
+            if not self._stopping or cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
+                raise
+        return not self._stopping
+
     def stop(self) -> None:
         """Take no more keys; `run` returns when the runs in progress have ended."""
         self._stopping = True
+        if self._standby is not None:
+            self._standby.cancel()
         self.queue.shut_down()
 
     def statistics(self) -> ControllerStatistics:
@@ -247,6 +269,8 @@ class Controller:
         if timed_out:
             self._timeouts += 1
             context.log.error("reconcile_timed_out", seconds=self._timeout, failures=failures)
+        elif isinstance(error, Fenced):
+            context.log.warning("reconcile_fenced", error=str(error), failures=failures)
         elif isinstance(error, Conflict):
             # Somebody else wrote first: an ordinary race, and the retry reads the object anew.
             self._conflicts += 1

@@ -12,6 +12,7 @@ Here they may overlap in what they believe, not in what they write.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
@@ -110,6 +111,7 @@ class LeaderElector:
         self._holder = ""
         self._transitions = 0
         self._renewals = self._failed = 0
+        self._doubt = asyncio.Event()
 
     @property
     def is_leader(self) -> bool:
@@ -193,6 +195,10 @@ class LeaderElector:
             if found is None or found.create_revision != fence.create_revision:
                 raise self._lost("the Lease was deleted")
             self._renewals += 1
+
+    def doubt(self) -> None:
+        """Make `hold` look at once whether this is still the leader: a write has been refused."""
+        self._doubt.set()
 
     async def release(self) -> None:
         """Leave the office, so that the next one need not wait for the lease to expire. Idempotent.
@@ -348,7 +354,10 @@ class LeaderElector:
 
     async def _pause(self, limit: float | None = None) -> None:
         seconds = self.election.retry_period * (1 + JITTER * self._rng.random())
-        await asyncio.sleep(seconds if limit is None else max(0.0, min(seconds, limit)))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds if limit is None else max(0.0, min(seconds, limit))):
+                await self._doubt.wait()
+        self._doubt.clear()
 
     def _log(self, event: str, **fields: Any) -> None:
         log.info(event, lease=f"{self.election.namespace}/{self.election.name}", identity=self.identity, **fields)

@@ -17,9 +17,10 @@ import msgspec
 import structlog
 
 from controllers.composite import Composite, DesiredFunction, FinalizeFunction
-from controllers.controller import SYNC_TIMEOUT, Controller, ControllerStatistics, Reconciler
-from controllers.errors import ControllerError, ManagerError
+from controllers.controller import CATCH_UP_TIMEOUT, SYNC_TIMEOUT, Controller, ControllerStatistics, Reconciler
+from controllers.errors import ControllerError, LeadershipLost, ManagerError
 from controllers.handlers import MapFunction, Source, controller_owner, own_key
+from controllers.leader import LeaderElection, LeaderElector, LeaderStatistics
 from controllers.predicates import Predicate
 from controllers.reconcile import Request
 from controllers.stores import open_store
@@ -38,7 +39,8 @@ from informer import (
     crd_for,
 )
 from informer.selectors import SelectorLike
-from kvstore.api import Client
+from kvstore.api import Client, Range, prefix_end
+from kvstore.client.fenced import FencedClient
 from kvstore.errors import DataDirError, KvError
 
 CONNECT_TIMEOUT = 10.0  # at the start a server may be on its way up, as when both are started together
@@ -64,6 +66,7 @@ class ManagerStatistics(msgspec.Struct, frozen=True):
 
     controllers: Mapping[str, ControllerStatistics]
     informers: Mapping[str, InformerStatistics]
+    leader: LeaderStatistics | None = None  # this process as a candidate
 
 
 class ControllerOptions(TypedDict, total=False):
@@ -77,6 +80,7 @@ class ControllerOptions(TypedDict, total=False):
     selector: SelectorLike
     workers: int
     timeout: float | None
+    leader_election: bool
     name: str
     queue: Callable[[], WorkQueue[Request]]
 
@@ -90,6 +94,7 @@ class _Definition(msgspec.Struct, frozen=True):
     selector: Selector | None
     workers: int
     timeout: float | None
+    leader_election: bool
     queue: Callable[[], WorkQueue[Request]]
 
     def kinds(self) -> list[type[Resource]]:
@@ -107,6 +112,11 @@ class Manager:
     stop_timeout: seconds that runs in progress have to end before they are cancelled.
     sync_timeout: seconds that the caches have to fill at the start.
 
+    leader_election: the office that this process must hold to act; None = it acts at once. Until it is `elected` its
+        caches and queues are filled, so that it can take over at once. What it writes through `client` and contexts is
+        fenced: writes of a process that is not the leader raise `Fenced`, however late it learns of it. Losing the
+        office stops the manager with LeadershipLost.
+
     A controller, an informer or a runnable that dies stops the manager: the body of `async with` is cancelled, and
     leaving it raises the error.
     """
@@ -120,6 +130,7 @@ class Manager:
         now: Callable[[], datetime] = utc_now,
         rng: random.Random | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
+        leader_election: LeaderElection | None = None,
         stop_timeout: float = STOP_TIMEOUT,
         sync_timeout: float = SYNC_TIMEOUT,
     ) -> None:
@@ -132,16 +143,22 @@ class Manager:
         self._rng = random.Random() if rng is None else rng
         self._connect_timeout = connect_timeout
         self._stop_timeout = stop_timeout
+        self._election = leader_election
+        self.elected = asyncio.Event()
+        """Set while the manager may act: at once without leader election."""
         self._sync_timeout = sync_timeout
         self._serve = False
         self._definitions: dict[str, _Definition] = {}
         self._indexes: dict[ResourceType, dict[str, Indexer]] = {}
-        self._runnables: list[tuple[str, Runnable]] = []
+        self._runnables: list[tuple[str, Runnable, bool]] = []
 
         self._entered = self._started = self._stopping = False
         self._resources = AsyncExitStack()
         self._store_client: Client | None = None
         self._client: ObjectClient | None = None
+        self._unfenced: ObjectClient | None = None
+        self._elector: LeaderElector | None = None
+        self._leading: asyncio.Task[None] | None = None
         self._informers: Informers | None = None
         # Those that `informer` was asked for, and those of each controller.
         self._kept: dict[object, SharedInformer] = {}
@@ -201,6 +218,7 @@ class Manager:
         selector: SelectorLike = None,
         workers: int = 1,
         timeout: float | None = None,
+        leader_election: bool = True,
         name: str | None = None,
         queue: Callable[[], WorkQueue[Request]] = WorkQueue,
     ) -> None:
@@ -217,6 +235,7 @@ class Manager:
             `cls` with such labels. Only these are cached; for this controller there are no others, and one that ceases
             to match is gone.
         workers: how many keys at the same time. timeout: seconds a run may take.
+        leader_election: False = it also acts in processes that are not the leader, and is not fenced.
         name: for logs and statistics; the kind in lower case unless given. queue: makes the work queue, for limits
             other than client-go's.
         """
@@ -237,7 +256,7 @@ class Manager:
             raise ValueError(f"predicates for kinds that are not watched: {', '.join(c.__name__ for c in unknown)}")
         wanted = None if selector is None else Selector.of(selector)
         definition = _Definition(
-            name, reconcile, tuple(sources), tuple(reads), namespace, wanted, workers, timeout, queue
+            name, reconcile, tuple(sources), tuple(reads), namespace, wanted, workers, timeout, leader_election, queue
         )
         self._definitions[name] = definition
         if self._started:
@@ -277,10 +296,14 @@ class Manager:
         for informer in [] if self._informers is None else self._informers.of(cls.TYPE):
             informer.cache.add_indexer(name, function)
 
-    def add_runnable(self, runnable: Runnable, name: str | None = None) -> None:
-        """Run a coroutine function beside the controllers: from when their caches are full, cancelled at the stop."""
+    def add_runnable(self, runnable: Runnable, name: str | None = None, *, leader_election: bool = True) -> None:
+        """Run a coroutine function beside the controllers: from when their caches are full, cancelled at the stop.
+
+        leader_election: True = only while this process is the leader.
+        """
         self._check_not_started()
-        self._runnables.append((name or str(getattr(runnable, "__name__", "runnable")), runnable))
+        name = name or str(getattr(runnable, "__name__", "runnable"))
+        self._runnables.append((name, runnable, leader_election))
 
     def _check_not_started(self) -> None:
         if self._entered:
@@ -315,6 +338,12 @@ class Manager:
         if self._client is None:
             raise RuntimeError("the manager is not running: use its client inside `async with manager:`")
         return self._client
+
+    @property
+    def _unfenced_client(self) -> ObjectClient:
+        if self._unfenced is None:
+            raise RuntimeError("the manager is not running")
+        return self._unfenced
 
     @property
     def store_client(self) -> Client:
@@ -363,12 +392,16 @@ class Manager:
         return ManagerStatistics(
             controllers={name: controller.statistics() for name, controller in self._controllers.items()},
             informers={} if self._informers is None else self._informers.statistics(),
+            leader=None if self._elector is None else self._elector.statistics(),
         )
 
     # ---- start and stop --------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Start; returns once every controller's caches are full and its workers run."""
+        """Start; returns once every controller's caches are full and its workers run.
+
+        With leader election it does not wait for the workers: `await manager.elected.wait()` does.
+        """
         self._check_not_started()
         self._entered = True
         self._body = asyncio.current_task()
@@ -436,16 +469,57 @@ class Manager:
         else:
             opened = open_store(self.store, serve=self._serve, rng=self._rng, connect_timeout=self._connect_timeout)
             self._store_client = await self._resources.enter_async_context(opened)
-        self._client = ObjectClient(self._store_client, now=self._now, rng=self._rng)
+        self._client = self._unfenced = ObjectClient(self._store_client, now=self._now, rng=self._rng)
+        if self._election is not None:
+            elector = LeaderElector(self._store_client, self._election, now=self._now, rng=self._rng)
+            fenced = FencedClient(self._store_client, lambda: elector.fence, elector.doubt)
+            self._client = ObjectClient(fenced, now=self._now, rng=self._rng)
+            self._elector = elector
         await self._define(self.kinds)
         self._informers = Informers(self._store_client, rng=self._rng, on_failure=self._informer_failed)
         self._run_prefix = f"{self._rng.getrandbits(32):08x}"
         for definition in self._definitions.values():
             self._launch(definition)
         for controller in self._controllers.values():
+            await controller.synced.wait()
+        self._run_runnables(leader_election=False)
+        if self._elector is not None:
+            self._leading = self._start("leader election", self._lead(self._elector))
+            return
+        self.elected.set()
+        for controller in self._controllers.values():
             await controller.started.wait()
-        for name, runnable in self._runnables:
-            self._runnable_tasks.add(self._start(f"runnable {name}", runnable()))
+        self._run_runnables(leader_election=True)
+
+    def _run_runnables(self, *, leader_election: bool) -> None:
+        for name, runnable, when_elected in self._runnables:
+            if when_elected is leader_election:
+                self._runnable_tasks.add(self._start(f"runnable {name}", runnable()))
+
+    async def _lead(self, elector: LeaderElector) -> None:
+        """Become the leader, act as such, and fail when it is over."""
+        await elector.acquire()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(elector.hold())
+            await self._see_predecessor()
+            self.elected.set()
+            self._run_runnables(leader_election=True)
+
+    async def _see_predecessor(self) -> None:
+        """Wait until the caches show what the last leader wrote. No write of its can come any more: they are fenced."""
+        try:
+            async with asyncio.timeout(CATCH_UP_TIMEOUT):
+                for name, informers in self._used.items():
+                    definition = self._definitions[name]
+                    for cls, informer in zip(definition.kinds(), informers, strict=True):
+                        prefix = cls.TYPE.prefix(definition.namespace if cls.TYPE.namespaced else None)
+                        seen = int(informer.cache.revision or 0)
+                        newer = Range(prefix, prefix_end(prefix), keys_only=True, min_mod_revision=seen + 1)
+                        found = (await self.store_client.range(newer)).kvs
+                        if found:
+                            await informer.cache.wait_for(str(max(each.mod_revision for each in found)))
+        except (TimeoutError, KvError) as error:
+            log.warning("caches_behind_the_last_leader", seconds=CATCH_UP_TIMEOUT, error=str(error) or "timed out")
 
     def _launch(self, definition: _Definition, *, define: bool = False) -> None:
         """Start a controller; `define` its kinds in the store before."""
@@ -463,7 +537,8 @@ class Manager:
             definition.reconcile,
             sources=definition.sources,
             informers=informers,
-            client=self.client,
+            client=self.client if definition.leader_election else self._unfenced_client,
+            elected=self.elected if definition.leader_election else None,
             now=self._now,
             run_prefix=self._run_prefix,
             namespace=namespace,
@@ -486,10 +561,11 @@ class Manager:
         """Tell the store of the kinds that are users'."""
         for cls in kinds:
             if _is_custom(cls):
-                await self.client.apply(crd_for(cls))
+                await self._unfenced_client.apply(crd_for(cls))
 
     async def _close(self) -> None:
-        """Controllers and runnables first, then informers, then the store, so that each has what it needs to end."""
+        """Controllers and runnables first, then the office is left, then informers, then the store: each has what it
+        needs to end, and the next leader begins when this one has ended."""
         self._stopping = True
         tasks = {*self._runnable_tasks, *self._controller_tasks.values()}
         try:
@@ -497,17 +573,24 @@ class Manager:
                 task.cancel()
             for controller in self._controllers.values():
                 controller.stop()
-            if not await _end(tasks, self._stop_timeout):
+            # A leader no more, what is in progress can write nothing: there is no point in waiting for it.
+            patience = 0.0 if isinstance(self._failure, LeadershipLost) else self._stop_timeout
+            if not await _end(tasks, patience) and patience:
                 active = {name: [r.key for r in c.active] for name, c in self._controllers.items() if c.active}
                 log.warning("stop_timed_out", seconds=self._stop_timeout, active=active)
         finally:
             await _cancel(tasks)
+            if self._elector is not None:
+                if self._leading is not None:
+                    await _cancel({self._leading})
+                self.elected.clear()
+                await self._elector.release()
             if self._informers is not None:
                 with contextlib.suppress(TimeoutError):  # a handler keeps its cancellation to itself
                     async with asyncio.timeout(CANCEL_TIMEOUT):
                         await self._informers.close()
                 self._informers = None
-            self._client = self._store_client = None
+            self._client = self._unfenced = self._store_client = None
             await self._resources.aclose()
 
     # ---- supervision -----------------------------------------------------------------------------------------------

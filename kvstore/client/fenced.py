@@ -55,12 +55,16 @@ class FencedClient:
     """Another client's reads as they are, and its writes under the condition of a fence.
 
     fence: what is held now, None if nothing is. A write without it, or after the office passed on, raises `Fenced` and
-    has changed nothing. Compactions and leases are not data and pass freely; closing is left to the client's owner.
+    has changed nothing. on_fenced: called when the store has refused a write so. Compactions and leases are not data
+    and pass freely; closing is left to the client's owner.
     """
 
-    def __init__(self, client: Client, fence: Callable[[], Fence | None]) -> None:
+    def __init__(
+        self, client: Client, fence: Callable[[], Fence | None], on_fenced: Callable[[], None] | None = None
+    ) -> None:
         self._client = client
         self._fence = fence
+        self._on_fenced = on_fenced
 
     async def get(self, key: bytes, *, revision: int = 0) -> KeyValue | None:
         """See `Client.get`."""
@@ -94,6 +98,8 @@ class FencedClient:
         guarded = Txn(tuple(compare), tuple(success), tuple(failure))
         answer = await self._client.txn((fence.compare(),), (guarded,))
         if not answer.succeeded:
+            if self._on_fenced is not None:
+                self._on_fenced()
             raise Fenced(
                 f"no longer the leader: {fence.key.decode(errors='replace')} is not that of revision "
                 f"{fence.create_revision} any more; nothing was written"
@@ -115,6 +121,7 @@ class FencedClient:
         prev_kv: bool = False,
         progress_notify: bool = False,
         filters: Sequence[WatchFilter] = (),
+        resume: bool = False,
     ) -> Watch:
         """See `Client.watch`."""
         return self._client.watch(
@@ -124,6 +131,7 @@ class FencedClient:
             prev_kv=prev_kv,
             progress_notify=progress_notify,
             filters=filters,
+            resume=resume,
         )
 
     async def lease_grant(self, ttl: int, lease_id: int = 0) -> LeaseGrantResponse:
