@@ -38,6 +38,7 @@ class ResumingWatch:
         self._is_closed = is_closed
         self._rng = rng
         self._watch: api.Watch | None = None
+        self._reopening: asyncio.Task[api.Watch] | None = None  # it outlives the call that waits for it
         self._failures = 0
         self._created_revision = 0
         self._entered = self._left = False
@@ -59,6 +60,11 @@ class ResumingWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._left = True
+        if self._reopening is not None:
+            self._reopening.cancel()
+            await asyncio.wait((self._reopening,))
+            if not self._reopening.cancelled() and self._reopening.exception() is None:
+                self._watch = self._reopening.result()
         await self._drop()
 
     def __aiter__(self) -> Self:
@@ -101,7 +107,19 @@ class ResumingWatch:
         self._wants_progress = False
 
     async def _opened(self) -> api.Watch:
-        while self._watch is None:
+        if self._watch is None:
+            if self._reopening is None:
+                self._reopening = asyncio.create_task(self._reopen(), name="kvstore watch resuming")
+            reopening = self._reopening
+            await asyncio.wait((reopening,))
+            if self._left:
+                raise Unavailable("the watch was closed")
+            self._reopening = None
+            self._watch = reopening.result()
+        return self._watch
+
+    async def _reopen(self) -> api.Watch:
+        while True:
             if self._failures:
                 longest = min(FIRST_WAIT * 2.0 ** (self._failures - 1), LONGEST_WAIT)
                 await asyncio.sleep(longest * self._rng.uniform(0.5, 1.0))
@@ -109,16 +127,12 @@ class ResumingWatch:
             try:
                 watch = await self._open(self._next_revision).__aenter__()
             except Unavailable:
-                if self._left or self._is_closed():
+                if self._is_closed():
                     raise
                 continue
-            self._watch = watch
-            if self._left:
-                await self._drop()
-                raise Unavailable("the watch was closed")
             if self._wants_progress:
                 await watch.request_progress()
-        return self._watch
+            return watch
 
     async def _drop(self) -> None:
         watch, self._watch = self._watch, None

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from kvstore.client.endpoint import REQUIRE_LEADER, Endpoint, Metadata, client_closed, received
-from kvstore.errors import BY_MESSAGE, Compacted, KvError, Unavailable, WatchCanceled
+from kvstore.errors import BY_MESSAGE, Code, Compacted, KvError, Unavailable, WatchCanceled
 from kvstore.proto import messages as pb
 
 if TYPE_CHECKING:
@@ -167,6 +167,8 @@ class WatchStream:
                 raise
             error = client_closed()  # closing the channel cancels its calls
         finally:
+            if error.code is Code.INTERNAL:
+                error = Unavailable(error.message)  # of HTTP/2: a proxy reset the stream; etcd's client resumes, too
             self._end(error)
             self._call.cancel()
             self._tasks[1].cancel()

@@ -599,6 +599,36 @@ async def test_a_resuming_watch_says_when_history_is_gone(node: Node, server: Se
         assert caught.value.compact_revision == 5
 
 
+async def test_a_resuming_watch_comes_back_after_any_loss_of_its_stream(scripted: ScriptedServer) -> None:
+    async with RemoteClient([scripted.endpoint]) as client, AsyncExitStack() as stack:
+        watch = client.watch(b"k", resume=True)
+        stream, (watch_id,) = await open_scripted(scripted, [watch], stack)
+        expected = 11
+        losses = [
+            (grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader"),
+            (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2"),
+            (grpc.StatusCode.OK, ""),
+            (grpc.StatusCode.CANCELLED, ""),
+        ]
+        for loss in losses:
+            await stream.tell(watch_id, expected, expected)
+            await stream.tell(-1, 1_000)  # nobody asked
+            assert await revisions(watch, 1) == [expected]
+            expected += 1
+            with pytest.raises(TimeoutError):  # who does not wait long for each response does not keep it from resuming
+                async with asyncio.timeout(0.01):
+                    await anext(watch)
+            stream.end(*loss)
+            reading = asyncio.create_task(anext(watch))
+            stream = await scripted.streams.get()
+            asked = await stream.asked_to_create()
+            assert asked.start_revision == expected
+            watch_id = asked.watch_id
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            await stream.created(watch_id, expected)
+
+
 async def test_a_resuming_watch_ends_with_its_client(endpoint: str, server: Server) -> None:
     async with RemoteClient([endpoint]) as client, client.watch(b"a", resume=True) as watch:
         reading = asyncio.create_task(anext(watch))
