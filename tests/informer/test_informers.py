@@ -141,6 +141,21 @@ async def test_an_informer_is_gone_with_its_last_user(objects: ObjectClient, inf
         assert len(again.cache) == 4
 
 
+async def test_the_store_is_rid_of_the_watch_as_well(client: EmbeddedClient, objects: ObjectClient) -> None:
+    def watchers() -> int:
+        watch = client._node.statistics().watch
+        return watch.synced + watch.unsynced + watch.victims
+
+    async with Informers(client) as informers:
+        first, second = informers.acquire(Book), informers.acquire(Book, "a", selector="shelf=1")
+        await first.wait_synced()
+        await second.wait_synced()
+        assert watchers() == 2
+        await informers.release(first)
+        assert watchers() == 1
+    assert watchers() == 0
+
+
 async def test_one_may_come_while_the_last_one_leaves(objects: ObjectClient, informers: Informers) -> None:
     first = informers.acquire(Book)
     await first.wait_synced()
