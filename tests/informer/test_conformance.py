@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from informer.conformance import CHECKS, Nonconforming, check_list_watch
 from informer.listwatch import StoreListWatch
+from kvstore.client.embedded import EmbeddedClient
+from kvstore.node import Node, NodeOptions
 from tests.etcd_process import running_etcd
 from tests.informer import subjects
 from tests.informer.broken import BROKEN, Broken
@@ -61,3 +66,23 @@ async def test_a_broken_one_is_found(tmp_path: Path, broken: type[Broken], check
 
 def test_every_check_is_there_for_something() -> None:
     assert {check for _, check, _ in BROKEN} == set(CHECKS)
+
+
+async def test_the_guides_way_to_check_ones_own(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "informer.md").read_text()
+    (code,) = [
+        block for block in re.findall(r"^```python\n(.*?)^```", guide, re.DOTALL | re.MULTILINE) if "Subject" in block
+    ]
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/informer.md", "exec"), names)
+
+    @asynccontextmanager
+    async def make() -> AsyncIterator[Any]:
+        with tempfile.TemporaryDirectory(dir=tmp_path) as directory:
+            async with Node.open(Path(directory) / "data", NodeOptions(fsync=False)) as node:
+                client, other = EmbeddedClient(node), EmbeddedClient(node)
+                yield names["Subject"](client, other)
+                await client.close()
+                await other.close()
+
+    assert await names["conforms"](make) == [*CHECKS]
