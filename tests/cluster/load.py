@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
 
 from kvstore import api
 from kvstore.errors import KvError
+from tests.faults.judge import IllegalError
 from tests.faults.truth import Truth
 
 PREFIX = b"/load/things/"  # not what the controllers watch
@@ -126,6 +128,19 @@ class History:
             except KvError:
                 return  # in a fault; the next one will be
             self._compacted = revision
+
+    def check_kept(self, writers: Sequence[Writer]) -> Counter[str]:
+        """Every write that was acknowledged is in the history; counts those since the last time."""
+        counts: Counter[str] = Counter()
+        for writer in writers:
+            for revision, changes in writer.acknowledged:
+                for key, data in changes.items():
+                    if self.truth.data(key[len(PREFIX) :].decode(), revision) != data:
+                        raise IllegalError(f"a write of {key!r}, acknowledged at {revision}, is lost")
+            counts.update(writes=len(writer.acknowledged), undecided=writer.undecided)
+            writer.acknowledged.clear()
+            writer.undecided = 0
+        return counts
 
     async def _mark(self) -> int:
         self._marks += 1

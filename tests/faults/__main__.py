@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1000, help="the first one")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of writes and faults in each life")
     parser.add_argument("--repeat", type=int, default=1, help="live all of it so many times")
+    parser.add_argument("--guarded", action="store_true", help="with TLS and users whose tokens expire")
     parser.add_argument("--processes", type=int, default=PROCESSES)
     arguments = parser.parse_args()
     began = time.monotonic()
@@ -37,7 +38,7 @@ def main() -> int:
         runs = {}
         for start in [*starts] * arguments.repeat:
             count = min(AT_ONCE, arguments.first + arguments.seeds - start)
-            runs[pool.submit(soak, start, count, arguments.rounds)] = count
+            runs[pool.submit(soak, start, count, arguments.rounds, guarded=arguments.guarded)] = count
         for finished in as_completed(runs):
             try:
                 total.update(finished.result())

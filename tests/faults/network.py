@@ -8,23 +8,27 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from informer.listwatch import ListWatch, StoreListWatch
 from informer.reflector import Backoff, State, Transition
 from informer.shared import Registration, SharedInformer
 from kvstore import api
+from kvstore.client import TLS
 from kvstore.client.embedded import EmbeddedClient
 from kvstore.client.remote import RemoteClient
 from kvstore.node import Node, NodeOptions
-from kvstore.server.edge import Server
+from kvstore.permissions import Permission, PermissionType
+from kvstore.server import Server, ServerTLS
 from tests.faults.judge import IllegalError, Judge, Lists, SlowJudge
 from tests.faults.proxy import FaultProxy, To
 from tests.faults.writer import PREFIX, Writer
 from tests.informer.recorder import Transitions
+from tests.kvstore.certificates import Authority
 
 PATIENCE = 20.0  # seconds until the informer has caught up, at the latest
 DIAL_TIMEOUT = 0.4
+TOKEN_TTL = 0.15  # seconds after its last use, where there are users: it often expires
 ROUNDS = 5
 SIDES = (To.CLIENT, To.SERVER, To.BOTH)
 
@@ -33,6 +37,8 @@ Wrap: TypeAlias = Callable[[ListWatch], ListWatch]
 
 class Network:
     """An informer whose only way to the store is through a proxy, and handlers that judge it."""
+
+    server: Server
 
     def __init__(
         self,
@@ -106,18 +112,51 @@ class Network:
             await self.store.compact(revision, physical=self.rng.random() < 0.5)
 
 
+class Guard:
+    """TLS and users for a server: certificates, and a user who may only read what the informer is of."""
+
+    user, password = "informer", "pw"
+
+    def __init__(self, directory: Path) -> None:
+        authority = Authority(directory)
+        self.server = ServerTLS(*authority.server())
+        self.client = TLS(ca_file=authority.file)
+
+    async def enable(self, node: Node) -> None:
+        """Make the users known and needed."""
+        auth = node.auth
+        await auth.user_add("root", "pw")
+        await auth.user_grant_role("root", "root")
+        await auth.user_add(self.user, self.password)
+        await auth.role_add("readers")
+        everything = Permission(PermissionType.READ, PREFIX, api.prefix_end(PREFIX))
+        await auth.role_grant_permission("readers", everything)
+        await auth.user_grant_role(self.user, "readers")
+        await auth.enable()
+
+
 @asynccontextmanager
-async def network(directory: Path, seed: int, **options: object) -> AsyncIterator[Network]:
+async def network(
+    directory: Path, seed: int, *, guard: Guard | None = None, **options: object
+) -> AsyncIterator[Network]:
     """A network over a store of its own; when it ends the store has no watch left."""
     rng = random.Random(seed)
-    async with Node.open(directory, NodeOptions(fsync=False, progress_interval=0.3), rng=rng) as node:
-        async with Server(node, ["http://127.0.0.1:0"]) as server:
+    node_options = NodeOptions(fsync=False, progress_interval=0.3, bcrypt_cost=4, auth_token_ttl=TOKEN_TTL)
+    async with Node.open(directory, node_options, rng=rng) as node:
+        url, tls = "http://127.0.0.1:0", None
+        access: dict[str, Any] = {}
+        if guard is not None:
+            await guard.enable(node)
+            url, tls = "https://127.0.0.1:0", guard.server
+            access = {"user": guard.user, "password": guard.password, "tls": guard.client}
+        async with Server(node, [url], tls=tls) as server:
             host, port = address_of(server.client_urls[0])
             async with (
                 FaultProxy(host, port) as proxy,
-                RemoteClient([proxy.address], rng=rng, dial_timeout=DIAL_TIMEOUT) as remote,
+                RemoteClient([proxy.address], rng=rng, dial_timeout=DIAL_TIMEOUT, **access) as remote,
             ):
                 net = Network(EmbeddedClient(node), proxy, remote, rng, **options)  # type: ignore[arg-type]
+                net.server = server
                 async with net.informer:
                     yield net
                 assert net.informer.state is State.STOPPED
@@ -232,6 +271,7 @@ async def live(
     rounds: int = ROUNDS,
     patience: float = PATIENCE,
     wrap: Wrap = lambda real: real,
+    guard: Guard | None = None,
 ) -> Counter[str]:
     """One life of an informer, as the seed says; counts the faults it met by name, and what it did about them."""
     choose = random.Random(f"{seed} options")
@@ -243,6 +283,7 @@ async def live(
         page_size=choose.choice([1, 3, 500]),
         patience=patience,
         wrap=wrap,
+        guard=guard,
     ) as net:
         counts = await mix(net, rounds)
         did = net.informer.statistics().reflector
