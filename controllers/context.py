@@ -11,7 +11,7 @@ import structlog
 
 from controllers.errors import RunCancelled, UndeclaredKind
 from controllers.reconcile import Request
-from informer import Applied, Cache, NotFound, Propagation, Resource, ResourceType, Stored, is_newer
+from informer import Applied, Cache, NotFound, Propagation, Resource, ResourceType, Stored, Unreachable, is_newer
 from informer.client import DEFAULT_NAMESPACE
 from informer.selectors import SelectorLike
 
@@ -28,10 +28,11 @@ class Context:
     """One run's view of the world. Valid until the run ends.
 
     Reads come from the cache and give each caller its own objects; they raise `UndeclaredKind` for a kind that the
-    controller does not watch. Writes go to the store, and the key's next run waits until the caches show them.
+    controller does not watch. Writes go to the store, and the key's next run waits until the caches show them; after a
+    write that ended without an answer, until they show whether it took place.
     """
 
-    __slots__ = ("_controller", "_log", "_run", "request", "written")
+    __slots__ = ("_controller", "_log", "_run", "request", "undecided", "written")
 
     def __init__(self, controller: Controller, request: Request, run: int) -> None:
         self._controller = controller
@@ -40,6 +41,8 @@ class Context:
         self.request = request
         # kind -> the revision of this run's last write to it
         self.written: dict[ResourceType, str] = {}
+        # kinds that it wrote to without learning whether that took place
+        self.undecided: set[ResourceType] = set()
 
     @property
     def reconcile_id(self) -> str:
@@ -158,15 +161,15 @@ class Context:
 
     async def create(self, obj: R) -> R:
         """Store a new object; raises AlreadyExists."""
-        return self._wrote(await self._controller.client.create(obj))
+        return self._wrote(await self._write(obj.TYPE, self._controller.client.create(obj)))
 
     async def update(self, obj: R) -> R:
         """Store all but the status; raises Conflict if the object changed since it was read."""
-        return self._wrote(await self._controller.client.update(obj))
+        return self._wrote(await self._write(obj.TYPE, self._controller.client.update(obj)))
 
     async def update_status(self, obj: R) -> R:
         """Store the status alone; raises Conflict if the object changed since it was read."""
-        return self._wrote(await self._controller.client.update_status(obj))
+        return self._wrote(await self._write(obj.TYPE, self._controller.client.update_status(obj)))
 
     async def patch(
         self,
@@ -181,9 +184,8 @@ class Context:
         """Change some fields of an object, whatever the others are; raises NotFound."""
         name, namespace = self._address(cls, name, namespace)
         client = self._controller.client
-        return self._wrote(
-            await client.patch(cls, name, patch, namespace=namespace, kind=kind, subresource=subresource)
-        )
+        change = client.patch(cls, name, patch, namespace=namespace, kind=kind, subresource=subresource)
+        return self._wrote(await self._write(cls.TYPE, change))
 
     async def delete(
         self,
@@ -201,15 +203,11 @@ class Context:
         propagation: what becomes of its dependents; None leaves that to the finalizers it has.
         """
         name, namespace = self._address(cls, name, namespace)
+        change = self._controller.client.delete(
+            cls, name, namespace=namespace, uid=uid, resource_version=resource_version, propagation=propagation
+        )
         try:
-            deleted = await self._controller.client.delete(
-                cls,
-                name,
-                namespace=namespace,
-                uid=uid,
-                resource_version=resource_version,
-                propagation=propagation,
-            )
+            deleted = await self._write(cls.TYPE, change)
         except NotFound:
             return
         self._note(cls.TYPE, namespace, deleted.revision)
@@ -219,7 +217,7 @@ class Context:
 
         owner: becomes its controller; raises Conflict if the stored object has another one.
         """
-        applied = await self._controller.client.apply(obj, owner)
+        applied = await self._write(obj.TYPE, self._controller.client.apply(obj, owner))
         self._wrote(applied.object)
         return applied
 
@@ -229,6 +227,13 @@ class Context:
         elif namespace is None:
             namespace = self.request.namespace
         return name, namespace if cls.TYPE.namespaced else None
+
+    async def _write(self, kind: ResourceType, change: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await change
+        except (Unreachable, asyncio.CancelledError):
+            self.undecided.add(kind)
+            raise
 
     def _wrote(self, obj: R) -> R:
         self._note(obj.TYPE, obj.metadata.namespace, obj.metadata.resource_version or "")

@@ -19,7 +19,18 @@ from controllers.errors import SyncTimeout, TerminalError
 from controllers.handlers import EnqueueRequests, Source
 from controllers.reconcile import Outcome, Request, Result, outcome_of
 from controllers.workqueue import QueueStatistics, WorkQueue
-from informer import Conflict, Fenced, ObjectClient, Registration, ResourceType, SharedInformer, is_newer
+from informer import (
+    Conflict,
+    Fenced,
+    ObjectClient,
+    Registration,
+    ResourceType,
+    SharedInformer,
+    Unreachable,
+    is_newer,
+)
+from informer.errors import from_store
+from kvstore.errors import KvError
 
 SYNC_TIMEOUT = 120.0  # controller-runtime's CacheSyncTimeout
 CATCH_UP_TIMEOUT = 5.0  # how long a key waits for the caches to show what its last run wrote
@@ -65,6 +76,7 @@ class Controller:
     sources: what to watch, and which keys an event concerns; the first one is the kind that is reconciled.
     reads: kinds that the reconciler may read from the cache although their events trigger nothing.
     namespace: the only one that the informers of kinds with namespaces have; None = all.
+    see: waits until the cache of a kind shows what is in the store now; raises KvError.
     elected: set when this process may act; until then caches and queue are filled, and no key is run. None = at once.
     timeout: seconds a run may take; None = no limit. A thread cannot be stopped: its key stays taken until it returns.
     """
@@ -78,6 +90,7 @@ class Controller:
         informers: Mapping[ResourceType, SharedInformer],
         client: ObjectClient,
         now: Callable[[], datetime],
+        see: Callable[[ResourceType], Awaitable[None]],
         run_prefix: str,
         namespace: str | None = None,
         workers: int = 1,
@@ -94,6 +107,7 @@ class Controller:
         self.client = client
         self.now = now
         self.run_prefix = run_prefix
+        self._see = see
         self.namespace = namespace
         self.caches = {kind: informer.cache for kind, informer in informers.items()}
         self.synced = asyncio.Event()
@@ -116,6 +130,8 @@ class Controller:
         self._runs = 0
         # Keys whose last run wrote something that the caches had not shown when it ended: kind -> revision.
         self._unseen: dict[Request, dict[ResourceType, str]] = {}
+        # Keys whose last run made a write of which it is not known whether it took place, and to which kinds.
+        self._undecided: dict[Request, set[ResourceType]] = {}
         self._active: dict[Request, None] = {}
         self._outcomes: Counter[Outcome] = Counter()
         self._timeouts = self._conflicts = self._catch_ups = self._catch_up_timeouts = 0
@@ -223,6 +239,8 @@ class Controller:
         started = loop.time()
         deadline: asyncio.Timeout | None = None
         try:
+            if request in self._undecided:
+                await self._decide(request)
             if self._timeout is None:
                 result = await self._reconcile(context, request)
             else:
@@ -248,6 +266,8 @@ class Controller:
             del self._active[request]
             if context.written:
                 self._remember(request, context.written)
+            if context.undecided:
+                self._undecided.setdefault(request, set()).update(context.undecided)
         self._outcomes[outcome] += 1
         self._settle(request, outcome, result)
 
@@ -288,6 +308,20 @@ class Controller:
         # A kind that this controller does not watch has nothing to wait for.
         caches = self.caches
         return {kind: at for kind, at in written.items() if kind in caches and is_newer(at, caches[kind].revision)}
+
+    async def _decide(self, request: Request) -> None:
+        """Wait until the caches show whether the last run's writes took place. Raises Unreachable if they do not."""
+        kinds = [kind for kind in self._undecided[request] if kind in self.caches]
+        try:
+            async with asyncio.timeout(self._catch_up_timeout):
+                for kind in kinds:
+                    await self._see(kind)
+        except KvError as error:
+            raise from_store(error) from error
+        except TimeoutError as error:
+            seconds = self._catch_up_timeout
+            raise Unreachable(f"the caches do not show what is in the store after {seconds:g} s") from error
+        del self._undecided[request]
 
     async def _catch_up(self, request: Request, unseen: Mapping[ResourceType, str]) -> None:
         behind = self._not_seen(unseen)

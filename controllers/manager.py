@@ -16,6 +16,7 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 import msgspec
 import structlog
 
+from controllers.catching_up import catch_up
 from controllers.composite import Composite, DesiredFunction, FinalizeFunction
 from controllers.controller import CATCH_UP_TIMEOUT, SYNC_TIMEOUT, Controller, ControllerStatistics, Reconciler
 from controllers.errors import ControllerError, LeadershipLost, ManagerError
@@ -39,7 +40,7 @@ from informer import (
     crd_for,
 )
 from informer.selectors import SelectorLike
-from kvstore.api import Client, Range, prefix_end
+from kvstore.api import Client
 from kvstore.client.fenced import FencedClient
 from kvstore.errors import DataDirError, KvError
 
@@ -512,12 +513,7 @@ class Manager:
                 for name, informers in self._used.items():
                     definition = self._definitions[name]
                     for cls, informer in zip(definition.kinds(), informers, strict=True):
-                        prefix = cls.TYPE.prefix(definition.namespace if cls.TYPE.namespaced else None)
-                        seen = int(informer.cache.revision or 0)
-                        newer = Range(prefix, prefix_end(prefix), keys_only=True, min_mod_revision=seen + 1)
-                        found = (await self.store_client.range(newer)).kvs
-                        if found:
-                            await informer.cache.wait_for(str(max(each.mod_revision for each in found)))
+                        await catch_up(self.store_client, informer.cache, _prefix(cls.TYPE, definition.namespace))
         except (TimeoutError, KvError) as error:
             log.warning("caches_behind_the_last_leader", seconds=CATCH_UP_TIMEOUT, error=str(error) or "timed out")
 
@@ -532,6 +528,10 @@ class Manager:
             )
             for cls in definition.kinds()
         }
+
+        async def see(kind: ResourceType) -> None:
+            await catch_up(self.store_client, informers[kind].cache, _prefix(kind, namespace))
+
         controller = Controller(
             name,
             definition.reconcile,
@@ -540,6 +540,7 @@ class Manager:
             client=self.client if definition.leader_election else self._unfenced_client,
             elected=self.elected if definition.leader_election else None,
             now=self._now,
+            see=see,
             run_prefix=self._run_prefix,
             namespace=namespace,
             workers=definition.workers,
@@ -656,6 +657,10 @@ async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
             task.cancel()
         if await _end(tasks, CANCEL_TIMEOUT):
             return
+
+
+def _prefix(kind: ResourceType, namespace: str | None) -> bytes:
+    return kind.prefix(namespace if kind.namespaced else None)
 
 
 def _is_custom(cls: type[Resource]) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from controllers.apps.fence import fence
 from controllers.apps.ranking import pods_to_delete
 from controllers.apps.types import ReplicaSet
 from controllers.claiming import claim, selecting
@@ -22,7 +21,7 @@ from controllers.owners import controller_of, set_controller_reference
 from controllers.reconcile import Request, Result
 from informer import patch
 from informer.cache import Stored
-from informer.errors import ApiError, Unreachable
+from informer.errors import ApiError
 
 WORKERS = 5  # kube-controller-manager's --concurrent-replicaset-syncs
 BURST = 500  # kube-controller-manager's BurstReplicas: creates or deletes in one sync
@@ -107,8 +106,6 @@ class ReplicaSetController:
             chosen = pods_to_delete(active, self._related(ctx, rs, active), count, ctx.now())
             results = await asyncio.gather(*(self._delete(ctx, rs, pod) for pod in chosen), return_exceptions=True)
             failure = _first_error(results)
-        if isinstance(failure, Unreachable):
-            await fence(self._manager, ctx, Pod)
         return failure
 
     async def _create(self, ctx: Context, rs: ReplicaSet, model: Pod) -> None:

@@ -22,8 +22,9 @@ from controllers.workqueue import WorkQueue
 from informer.cache import Stored
 from informer.errors import Conflict
 from informer.resources import OwnerReference
-from kvstore.api import Client, Watch, WatchResponse
+from kvstore.api import Client, Range, Watch, WatchResponse
 from kvstore.client.embedded import EmbeddedClient
+from kvstore.errors import Unavailable
 from tests.controllers.kinds import OtherSite, Part, Rack, Site
 
 pytestmark = pytest.mark.virtual_time
@@ -112,7 +113,7 @@ async def test_a_change_goes_before_what_was_there_at_the_start(store: Client) -
     async with manager:
         await runs.reach(4)
         await settle()
-    assert [request.name for request in runs.keys()] == ["a", "z", "b", "c"]
+    assert [request.name for request, _ in runs.log] == ["a", "z", "b", "c"]
 
 
 async def test_a_result_may_give_the_next_run_a_priority(store: Client) -> None:
@@ -131,7 +132,7 @@ async def test_a_result_may_give_the_next_run_a_priority(store: Client) -> None:
         for name in "abc":
             await manager.client.create(site(name))
         await runs.reach(6)
-    assert [request.name for request in runs.keys()] == ["a", "b", "c", "c", "a", "b"]
+    assert [request.name for request, _ in runs.log] == ["a", "b", "c", "c", "a", "b"]
 
 
 async def test_an_owned_object_runs_its_controller_alone(store: Client) -> None:
@@ -601,14 +602,22 @@ async def test_the_context_reads_what_was_declared_and_says_how_to_declare_the_r
 
 
 class LateClient:
-    """A store whose watches tell everything `lag` seconds late."""
+    """A store whose watches tell everything `lag` seconds late, and that may keep one answer to itself (`stall`)."""
 
     def __init__(self, client: EmbeddedClient, lag: float) -> None:
         self._client = client
         self.lag = lag
+        self.stall = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
+
+    async def txn(self, compare: Any = (), success: Any = (), failure: Any = ()) -> Any:
+        answer = await self._client.txn(compare, success, failure)
+        if self.stall:
+            self.stall = False
+            await asyncio.get_running_loop().create_future()
+        return answer
 
     def watch(self, *args: Any, **options: Any) -> LateWatch:
         return LateWatch(self, self._client.watch(*args, **options))
@@ -666,6 +675,65 @@ async def test_a_key_waits_until_the_caches_show_what_its_last_run_wrote(store: 
     assert len(parts.items) == 6
     assert statistics.catch_ups == 6
     assert statistics.catch_up_timeouts == 0
+
+
+class LossyClient(LateClient):
+    """A late store that loses the replies to its first transactions that write parts, and may be away after that."""
+
+    def __init__(self, client: EmbeddedClient, lag: float, lost: int, away: int = 0) -> None:
+        super().__init__(client, lag)
+        self.lost = lost
+        self.away = away
+
+    async def txn(self, compare: Any = (), success: Any = (), failure: Any = ()) -> Any:
+        answer = await self._client.txn(compare, success, failure)
+        if self.lost and b"/parts/" in success[0].key:
+            self.lost -= 1
+            raise Unavailable
+        return answer
+
+    async def range(self, request: Range) -> Any:
+        if self.away and not self.lost and request.keys_only:
+            self.away -= 1
+            raise Unavailable
+        return await self._client.range(request)
+
+
+@pytest.mark.parametrize(("lag", "away"), [(0.0, 0), (0.3, 0), (0.3, 3)])
+async def test_a_write_whose_answer_was_lost_is_not_made_twice(store: EmbeddedClient, lag: float, away: int) -> None:
+    lossy = LossyClient(store, lag, lost=2, away=away)
+    manager, runs = Manager(client=lossy), Runs()
+    make_parts(manager, runs, workers=2)
+    async with manager:
+        await manager.client.create(site("a"))
+        await asyncio.sleep(10)
+        assert len((await manager.client.list(Part, namespace="default")).items) == 3
+        statistics = manager.statistics().controllers["site"]
+    assert lossy.lost == lossy.away == 0
+    assert statistics.outcomes["error"] == 2 + away
+
+
+async def test_a_run_that_is_cut_off_in_a_write_is_followed_by_one_that_knows(store: EmbeddedClient) -> None:
+    late = LateClient(store, lag=0.3)
+    manager, runs = Manager(client=late), Runs()
+
+    @manager.reconciler(Site, reads=[Part], timeout=1)
+    async def reconcile(ctx: Context, request: Request) -> None:
+        found = ctx.get(Site, request)
+        assert found is not None
+        if ctx.list(Part, owner=found):
+            return
+        part = Part(generate_name="part-", namespace="default")
+        set_controller_reference(found, part)
+        if runs.note(request) == 1:
+            late.stall = True
+        await ctx.create(part)
+
+    async with manager:
+        await manager.client.create(site("a"))
+        await asyncio.sleep(10)
+        assert len((await manager.client.list(Part, namespace="default")).items) == 1
+        assert manager.statistics().controllers["site"].timeouts == 1
 
 
 async def test_the_wait_for_the_caches_is_bounded_and_told(store: EmbeddedClient) -> None:

@@ -9,7 +9,6 @@ from controllers.apps.deployment.recreate import recreate
 from controllers.apps.deployment.revisions import ROLLBACK_TO, annotations_of
 from controllers.apps.deployment.rolling import roll
 from controllers.apps.deployment.sync import Rollout
-from controllers.apps.fence import fence
 from controllers.apps.types import Deployment, ReplicaSet
 from controllers.claiming import claim, selecting
 from controllers.context import Context
@@ -20,7 +19,6 @@ from controllers.handlers import controller_owner
 from controllers.manager import Manager
 from controllers.reconcile import Request, Result
 from informer.cache import Stored
-from informer.errors import Unreachable
 from informer.selectors import Selector
 
 WORKERS = 5  # kube-controller-manager's --concurrent-deployment-syncs
@@ -86,11 +84,7 @@ class DeploymentController:
         claimed = await claim(ctx, deployment, ReplicaSet, deployment.spec.selector)
         replica_sets = [ReplicaSet.decode(stored.data, stored.revision) for stored in claimed]
         rollout = Rollout(ctx, deployment, replica_sets, self._recorder)
-        try:
-            return await _sync(rollout)
-        except Unreachable:
-            await fence(self._manager, ctx, Deployment, ReplicaSet)
-            raise
+        return await _sync(rollout)
 
 
 async def _sync(rollout: Rollout) -> Result | None:

@@ -1,0 +1,20 @@
+"""Letting a cache catch up with a store of which it is not known how far it has got."""
+
+from __future__ import annotations
+
+from informer import Cache
+from kvstore.api import Client, Range, prefix_end
+
+
+async def catch_up(client: Client, cache: Cache, prefix: bytes) -> None:
+    """Wait until the cache shows every object below the prefix as it is in the store now, or later.
+
+    Costs one read, of the keys alone that changed after what the cache has seen. An object that was deleted last may
+    still be shown: to act on it fails, where to miss one that was made would make it twice.
+    Raises KvError, or InformerStopped if the cache stays behind; sets no limit in time.
+    """
+    seen = int(cache.revision or 0)
+    changed = Range(prefix, prefix_end(prefix), keys_only=True, min_mod_revision=seen + 1)
+    newer = (await client.range(changed)).kvs
+    if newer:
+        await cache.wait_for(str(max(each.mod_revision for each in newer)))
