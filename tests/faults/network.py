@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from informer.listwatch import ListWatch, StoreListWatch
@@ -137,25 +138,33 @@ class Guard:
 
 @asynccontextmanager
 async def network(
-    directory: Path, seed: int, *, guard: Guard | None = None, **options: object
+    directory: Path,
+    seed: int,
+    *,
+    guard: Guard | None = None,
+    client: Mapping[str, Any] = MappingProxyType({}),
+    **options: Any,
 ) -> AsyncIterator[Network]:
-    """A network over a store of its own; when it ends the store has no watch left."""
+    """A network over a store of its own; when it ends the store has no watch left.
+
+    client: further arguments of the informer's `RemoteClient`; options: of `Network`.
+    """
     rng = random.Random(seed)
     node_options = NodeOptions(fsync=False, progress_interval=0.3, bcrypt_cost=4, auth_token_ttl=TOKEN_TTL)
     async with Node.open(directory, node_options, rng=rng) as node:
         url, tls = "http://127.0.0.1:0", None
-        access: dict[str, Any] = {}
+        access = dict(client)
         if guard is not None:
             await guard.enable(node)
             url, tls = "https://127.0.0.1:0", guard.server
-            access = {"user": guard.user, "password": guard.password, "tls": guard.client}
+            access |= {"user": guard.user, "password": guard.password, "tls": guard.client}
         async with Server(node, [url], tls=tls) as server:
             host, port = address_of(server.client_urls[0])
             async with (
                 FaultProxy(host, port) as proxy,
                 RemoteClient([proxy.address], rng=rng, dial_timeout=DIAL_TIMEOUT, **access) as remote,
             ):
-                net = Network(EmbeddedClient(node), proxy, remote, rng, **options)  # type: ignore[arg-type]
+                net = Network(EmbeddedClient(node), proxy, remote, rng, **options)
                 net.server = server
                 async with net.informer:
                     yield net

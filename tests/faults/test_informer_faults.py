@@ -66,6 +66,18 @@ async def test_a_silent_connection_is_found_and_resumed(tmp_path: Path) -> None:
         assert net.informer.statistics().reflector.lists == 1
 
 
+async def test_a_connection_that_stays_silent_is_replaced(tmp_path: Path) -> None:
+    probed = {"keepalive_time": 5.0, "keepalive_timeout": 0.5}
+    async with nothing_left(), network(tmp_path, seed=8, client=probed) as net:
+        await net.writer.write(20)
+        await net.check()
+        net.proxy.stall()  # for good: nobody tells the client, and only a new connection helps
+        await net.writer.write(20)
+        await net.check()
+        assert net.proxy.accepted > 1
+        assert net.informer.statistics().reflector.lists == 1
+
+
 @pytest.mark.parametrize("to", [To.CLIENT, To.SERVER])
 async def test_silence_in_one_direction_is_found_and_resumed(tmp_path: Path, to: To) -> None:
     async with nothing_left(), network(tmp_path, seed=3) as net:
