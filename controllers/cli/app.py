@@ -55,6 +55,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "create": Entry("apply:create", "Create objects from manifests."),
         "delete": Entry("delete:delete", "Delete objects by name, label or manifest."),
         "wait": Entry("wait:wait", "Wait for a condition of objects."),
+        "diff": Entry("diff:diff", "Show what differs between two revisions of the store."),
+        "history": Entry("history:history", "Show every stored revision of an object, and who changed what."),
+        "tree": Entry("tree:tree", "Show the owners of an object and what it owns."),
         "api-resources": Entry("api_resources:api_resources", "List the kinds of objects."),
     },
     "Workloads": {
@@ -131,7 +134,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
-    """Run a command; its exit code. Errors are lines on stderr: 2 for a wrong call, 1 for everything else."""
+    """Run a command; its exit code. Errors are lines on stderr: 2 for a wrong call, 1 for nearly everything else."""
     settings = settings or Settings()
     try:
         result: Any = cli.main(list(arguments), prog_name="listwatch", standalone_mode=False, obj=settings)
@@ -152,7 +155,7 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except CliError as error:
-        return _say(settings, error, *error.lines, exit_code=error.exit_code)
+        return _say(settings, error, *error.lines, exit_code=max(error.exit_code, settings.error_code))
     except OSError as error:
         return _say(settings, error, ": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
     except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
@@ -163,12 +166,12 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _say(settings: Settings, error: BaseException, *lines: str, exit_code: int = 1) -> int:
+def _say(settings: Settings, error: BaseException, *lines: str, exit_code: int | None = None) -> int:
     if settings.debug:
         traceback.print_exception(error)
     for line in lines:
         click.echo(f"error: {line}", err=True)
-    return exit_code
+    return settings.error_code if exit_code is None else exit_code
 
 
 def _is_expected(error: Exception) -> bool:

@@ -97,18 +97,27 @@ def _conditions(page: Page, raw: Raw, columns: Sequence[str]) -> None:
 def _owned(page: Page, related: Related) -> None:
     if related.owned:
         with page.section("Owns"):
-            rows = [(f"{each.get('kind')}/{name_of(each)}", _state(each)) for each in related.owned]
+            rows = [(f"{each.get('kind')}/{name_of(each)}", object_state(each)) for each in related.owned]
             page.table(("Object", "State"), rows)
 
 
-def _state(raw: Raw) -> str:
-    match raw.get("kind"):
-        case "Pod":
-            return pod_status(raw)
-        case "Deployment" | "ReplicaSet":
-            return f"{number(raw, 'status', 'readyReplicas')}/{number(raw, 'spec', 'replicas')} ready"
-        case _:
-            return "Terminating" if dig(raw, "metadata", "deletionTimestamp") else ""
+def object_state(raw: Raw) -> str:
+    """How an object is, in a word or two; empty for a kind that has no states."""
+    kind = raw.get("kind")
+    if kind == "Pod":
+        return pod_status(raw)
+    if dig(raw, "metadata", "deletionTimestamp"):
+        return "Terminating"
+    if kind in ("Deployment", "ReplicaSet"):
+        return f"{number(raw, 'status', 'readyReplicas')}/{number(raw, 'spec', 'replicas')} ready"
+    if kind == "Node":
+        return node_status(raw)
+    if phase := dig(raw, "status", "phase"):
+        return str(phase)
+    for each in items(raw, "status", "conditions"):
+        if each.get("type") in ("Ready", "Available"):
+            return str(each["type"] if each.get("status") == "True" else each.get("reason") or f"Not{each['type']}")
+    return ""
 
 
 def _events(page: Page, related: Related) -> None:

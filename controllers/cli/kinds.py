@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 
 import structlog
 
@@ -28,13 +29,22 @@ class Kinds:
     @classmethod
     async def load(cls, objects: ObjectClient) -> Kinds:
         """The built-in kinds and those defined in the store."""
+        return cls.of(await objects.list(CustomResourceDefinition))
+
+    @classmethod
+    def of(cls, definitions: Iterable[CustomResourceDefinition]) -> Kinds:
+        """The built-in kinds and those of the definitions, without the unusable ones."""
         kinds = cls()
-        for definition in await objects.list(CustomResourceDefinition):
-            try:
-                kinds.define(definition)
-            except ApiError as error:
-                log.warning("definition_unusable", name=definition.name, error=str(error))
+        for definition in definitions:
+            kinds.try_define(definition)
         return kinds
+
+    def try_define(self, definition: CustomResourceDefinition) -> None:
+        """As `define`; a definition that makes no sense is passed over, with a line in the log."""
+        try:
+            self.define(definition)
+        except ApiError as error:
+            log.warning("definition_unusable", name=definition.name, error=str(error))
 
     def define(self, definition: CustomResourceDefinition) -> None:
         """Make the kind of a definition known. Raises `Invalid` for one that makes no sense."""

@@ -52,6 +52,14 @@ def parse_targets(
     return [target(kind, name) for kind in spelt for name in names]
 
 
+def single_target(arguments: Sequence[str]) -> tuple[str, str]:
+    """The kind's word and the name of the one object that the arguments name. Raises `UsageError` for anything else."""
+    words = arguments[0].split("/") if len(arguments) == 1 else list(arguments)
+    if len(words) != 2 or not all(words) or any("/" in word for word in words) or "," in words[0]:
+        raise click.UsageError("name one object, such as deployment/web")
+    return words[0], words[1]
+
+
 async def read_targets(
     objects: ObjectClient, targets: Sequence[Target], selector: str = ""
 ) -> tuple[list[Resource], list[str]]:
