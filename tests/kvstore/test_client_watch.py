@@ -402,7 +402,6 @@ async def test_a_server_that_chooses_ids_is_asked_for_one_watch_at_a_time(script
             await watch.__aexit__(None, None, None)
             if number < 4:
                 assert await stream.asked_to_cancel() == ids[b"%d" % number]
-        stream.end()
 
 
 async def test_one_that_leaves_before_it_is_created_is_cancelled_then(scripted: ScriptedServer) -> None:
