@@ -15,16 +15,14 @@ import structlog
 
 from informer.errors import ApiError
 from informer.listwatch import StoreListWatch
-from informer.reflector import Backoff, Transition
-from informer.shared import Registration, SharedInformer
+from informer.reflector import Backoff
 from kvstore.client import RemoteClient
 from kvstore.errors import KvError
 from tests.cluster.load import PREFIX, History, Writer
 from tests.cluster.members import EtcdCluster, Member, client_of, running_cluster
 from tests.controllers.cluster import cluster, nginx
-from tests.faults.judge import IllegalError, Judge, Lists, SlowJudge
-from tests.faults.truth import State
-from tests.informer.recorder import Transitions
+from tests.faults.judge import IllegalError
+from tests.faults.watched import Watched
 
 T = TypeVar("T")
 
@@ -38,53 +36,34 @@ BEFORE, AFTER = 0.4, 0.6  # seconds of load
 log = structlog.get_logger(__name__)
 
 
-class Watcher:
-    """An informer on a client of its own, and handlers that judge it."""
+def watcher(client: RemoteClient, rng: random.Random) -> Watched:
+    """An informer of what is written, on a client of its own."""
+    return Watched(
+        StoreListWatch(client, PREFIX, quiet_after=0.5, answer_within=1.0, list_within=2.0),
+        rng,
+        queue_limit=rng.choice([4, 10_000]),
+        page_size=10,
+        backoff=Backoff(rng, initial=0.05, maximum=0.5),
+    )
 
-    def __init__(self, client: RemoteClient, rng: random.Random) -> None:
-        self.transitions = Transitions()
-        self.informer = SharedInformer(
-            StoreListWatch(client, PREFIX, quiet_after=0.5, answer_within=1.0, list_within=2.0),
-            rng=rng,
-            queue_limit=rng.choice([4, 10_000]),
-            backoff=Backoff(rng, initial=0.05, maximum=0.5),
-            page_size=10,
-            on_transition=self._on_transition,
-        )
-        cache = self.informer.cache
-        self.judges: dict[Registration, Judge] = {}
-        for judge in (Judge(cache), SlowJudge(cache, 0.0)):
-            self.judges[self.informer.add_handler(judge)] = judge
 
-    def _on_transition(self, transition: Transition) -> None:
-        self.transitions(transition)
-        next(iter(self.judges.values())).look()
-
-    async def check(self, history: History) -> None:
-        """It gets to the end of the history, and was told all of it."""
-        truth, cache = history.truth, self.informer.cache
-        while True:
-            end = await history.read()
-            await cache.wait_for(str(end))
-            # A write that nobody waited for any more may still be done: then the history has a new end.
-            if int(cache.revision) > end or not await self._know(truth.at(end)):
-                continue
-            if int(cache.revision) == end:
-                break
-        for registration, judge in self.judges.items():
-            judge.look()
-            judge.verdict(truth, Lists.of(self.transitions.all), registration.statistics())
-        if duplicates := self.informer.statistics().reflector.duplicates:
-            raise IllegalError(f"{duplicates} events came twice")
-
-    async def _know(self, there: dict[str, State]) -> bool:
+async def check(watched: Watched, history: History) -> None:
+    """It gets to the end of the history, and was told all of it."""
+    truth, cache = history.truth, watched.informer.cache
+    while True:
+        end = await history.read()
+        await cache.wait_for(str(end))
+        # A write that nobody waited for any more may still be done: then the history has a new end.
+        if int(cache.revision) > end:
+            continue
         try:
             async with asyncio.timeout(KNOWN_WITHIN):
-                for judge in self.judges.values():
-                    await judge.until_known(there)
+                await watched.know(truth.at(end))
         except TimeoutError:
-            return False
-        return True
+            continue
+        if int(cache.revision) == end:
+            watched.verdict(truth)
+            return
 
 
 class Survival:
@@ -105,7 +84,7 @@ class Survival:
             Writer(await enter(client_of(self.etcd)), f"w{number}", random.Random(self.rng.random()))
             for number in range(WRITERS)
         ]
-        self._watchers = [await self._watcher(self._stack)]
+        self._always = await self._watched(self._stack)
         user, controllers = await enter(client_of(self.etcd)), await enter(client_of(self.etcd))
         delays: dict[str, Any] = {
             "pod_start_delay": 0.0,
@@ -116,12 +95,12 @@ class Survival:
         await self._insist(lambda: self._it.apply(nginx()))
         await self._rolled_out()
 
-    async def _watcher(self, stack: AsyncExitStack, first: Member | None = None) -> Watcher:
+    async def _watched(self, stack: AsyncExitStack, first: Member | None = None) -> Watched:
         client = await stack.enter_async_context(client_of(self.etcd, first))
-        watcher = Watcher(client, random.Random(self.rng.random()))
-        await stack.enter_async_context(watcher.informer)
-        await watcher.informer.wait_synced()
-        return watcher
+        watched = watcher(client, random.Random(self.rng.random()))
+        await stack.enter_async_context(watched.informer)
+        await watched.informer.wait_synced()
+        return watched
 
     async def live_through(
         self, fault: Callable[[EtcdCluster, Member], Fault], *, keep: int, victim: Member | None = None
@@ -132,7 +111,7 @@ class Survival:
         """
         async with AsyncExitStack() as stack, asyncio.timeout(2 * PATIENCE + LEFT_WITHIN):
             victim = victim or await self.etcd.leader()
-            near = [await self._watcher(stack, member) for member in self.etcd.members]
+            near = [await self._watched(stack, member) for member in self.etcd.members]
             exposed = near[self.etcd.members.index(victim)]
             async with loaded(self._writers, self._history, keep):
                 await asyncio.sleep(BEFORE)
@@ -143,15 +122,15 @@ class Survival:
                 await victim.ready()
                 await asyncio.sleep(AFTER)
             async with asyncio.timeout(PATIENCE):
-                for watcher in [*self._watchers, *near]:
-                    await watcher.check(self._history)
+                for watched in (self._always, *near):
+                    await check(watched, self._history)
             self.counts.update(self._history.check_kept(self._writers))
-            for watcher in near:
-                did = watcher.informer.statistics().reflector
+            for watched in near:
+                did = watched.informer.statistics().reflector
                 self.counts.update(events=did.events, resumes=did.resumes, relists=did.relists)
             self.counts["faults"] += 1
 
-    async def _leave(self, exposed: Watcher) -> None:
+    async def _leave(self, exposed: Watched) -> None:
         """The informer on the member that failed goes on elsewhere, in bounded time."""
         revision = await self._history.read()
         async with asyncio.timeout(LEFT_WITHIN):

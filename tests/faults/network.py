@@ -6,14 +6,13 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from informer.listwatch import ListWatch, StoreListWatch
-from informer.reflector import Backoff, State, Transition
-from informer.shared import Registration, SharedInformer
+from informer.reflector import Backoff, State
 from kvstore import api
 from kvstore.client import TLS
 from kvstore.client.embedded import EmbeddedClient
@@ -21,10 +20,10 @@ from kvstore.client.remote import RemoteClient
 from kvstore.node import Node, NodeOptions
 from kvstore.permissions import Permission, PermissionType
 from kvstore.server import Server, ServerTLS
-from tests.faults.judge import IllegalError, Judge, Lists, SlowJudge
+from tests.faults.judge import Judge
 from tests.faults.proxy import FaultProxy, To
+from tests.faults.watched import Watched
 from tests.faults.writer import PREFIX, Writer
-from tests.informer.recorder import Transitions
 from tests.kvstore.certificates import Authority
 
 PATIENCE = 20.0  # seconds until the informer has caught up, at the latest
@@ -37,7 +36,7 @@ Wrap: TypeAlias = Callable[[ListWatch], ListWatch]
 
 
 class Network:
-    """An informer whose only way to the store is through a proxy, and handlers that judge it."""
+    """Informers whose only way to the store is through a proxy, and handlers that judge them."""
 
     server: Server
 
@@ -60,50 +59,37 @@ class Network:
         self.writer = Writer(store, rng)
         self._patience = patience
         self._compacted = 0
-        self.transitions = Transitions()
-        list_watch = StoreListWatch(remote, PREFIX, quiet_after=quiet_after, answer_within=0.15, list_within=0.3)
-        self.informer = SharedInformer(
-            wrap(list_watch),
-            name="pods",
-            rng=rng,
-            queue_limit=queue_limit,
-            backoff=Backoff(rng, initial=0.005, maximum=0.05),
-            page_size=page_size,
-            on_transition=self._on_transition,
-        )
-        cache = self.informer.cache
-        self.judges: dict[Registration, Judge] = {}
-        for judge in (Judge(cache), SlowJudge(cache, rng.choice([0.0, 0.002]))):
-            self.add(judge)
-
-    def add(self, judge: Judge) -> None:
-        self.judges[self.informer.add_handler(judge)] = judge
-
-    def _on_transition(self, transition: Transition) -> None:
-        self.transitions(transition)
-        self.prompt.look()
+        # One of everything and one of a namespace, on a single stream of the client.
+        self.watched: dict[str, Watched] = {}
+        for namespace in ("", "a"):
+            list_watch = StoreListWatch(
+                remote, PREFIX, namespace, quiet_after=quiet_after, answer_within=0.15, list_within=0.3
+            )
+            self.watched[namespace] = Watched(
+                wrap(list_watch),
+                rng,
+                queue_limit=queue_limit,
+                page_size=page_size,
+                backoff=Backoff(rng, initial=0.005, maximum=0.05),
+                slowness=rng.choice([0.0, 0.002]),
+            )
+        self.informer = self.watched[""].informer
+        self.transitions = self.watched[""].transitions
 
     @property
     def prompt(self) -> Judge:
         """The handler that takes no time."""
-        return next(iter(self.judges.values()))
+        return self.watched[""].judges[0]
 
     async def check(self) -> None:
-        """Wait until cache and handlers have come to the last write; the way there and the end must be legal."""
-        truth = self.writer.truth
-        there = truth.at(truth.last)
+        """Wait until caches and handlers have come to the last write; the way there and the end must be legal."""
         async with asyncio.timeout(self._patience):
-            await self.informer.cache.wait_for(str(truth.last))
-            for judge in self.judges.values():
-                judge.look()
-                judge.check_looks(truth)
-                await judge.until_known(there)
-            self.informer.cache._check()
-            lists = Lists.of(self.transitions.all)
-            for registration, judge in self.judges.items():
-                judge.verdict(truth, lists, registration.statistics())
-            if duplicates := self.informer.statistics().reflector.duplicates:
-                raise IllegalError(f"{duplicates} events came twice")
+            for namespace, watched in self.watched.items():
+                truth = self.writer.truth.under(namespace)
+                await watched.informer.cache.wait_for(str(truth.last))
+                watched.look(truth)
+                await watched.know(truth.at(truth.last))
+                watched.verdict(truth)
 
     async def compact(self, back: int = 0) -> None:
         """Forget the history until now, or until some revisions ago."""
@@ -166,9 +152,11 @@ async def network(
             ):
                 net = Network(EmbeddedClient(node), proxy, remote, rng, **options)
                 net.server = server
-                async with net.informer:
+                async with AsyncExitStack() as informers:
+                    for watched in net.watched.values():
+                        await informers.enter_async_context(watched.informer)
                     yield net
-                assert net.informer.state is State.STOPPED
+                assert all(watched.informer.state is State.STOPPED for watched in net.watched.values())
         assert node.statistics().watch.streams == 0
 
 
@@ -295,8 +283,9 @@ async def live(
         guard=guard,
     ) as net:
         counts = await mix(net, rounds)
-        did = net.informer.statistics().reflector
-    counts.update(events=did.events, resumes=did.resumes, relists=did.relists, failures=did.failures)
+        for watched in net.watched.values():
+            did = watched.informer.statistics().reflector
+            counts.update(events=did.events, resumes=did.resumes, relists=did.relists, failures=did.failures)
     return counts
 
 
@@ -313,7 +302,8 @@ async def mix(net: Network, rounds: int) -> Counter[str]:
                 await FAULTS[fault](net)
                 await _pause(rng, 0.02)
         if number == 1:
-            net.add(Judge(net.informer.cache))  # one that comes late
+            for watched in net.watched.values():
+                watched.add(Judge(watched.informer.cache))  # one that comes late
         net.proxy.flow()
         await net.check()
     return faults

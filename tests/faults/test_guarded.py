@@ -12,7 +12,7 @@ from tests.faults.leftovers import nothing_left
 from tests.faults.network import TOKEN_TTL, Guard, Network, network
 from tests.faults.soak import lives
 
-SEEDS = 25
+SEEDS = 15
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 from informer.reflector import State
 from kvstore.client import RemoteClient
 from tests.cluster.load import History, Writer
-from tests.cluster.survival import Watcher, loaded
+from tests.cluster.survival import check, loaded, watcher
 from tests.etcd_process import free_port
 from tests.faults.leftovers import nothing_left
 
@@ -47,19 +47,19 @@ async def test_an_informer_outlives_kills_of_the_server(tmp_path: Path) -> None:
         served.start()
         stack.callback(served.kill)
         one, two, three = [await stack.enter_async_context(RemoteClient([served.endpoint], rng=rng)) for _ in range(3)]
-        history, writer, watcher = History(one), Writer(two, "w", rng), Watcher(three, rng)
-        await stack.enter_async_context(watcher.informer)
+        history, writer, watched = History(one), Writer(two, "w", rng), watcher(three, rng)
+        await stack.enter_async_context(watched.informer)
         async with asyncio.timeout(PATIENCE):
-            await watcher.informer.wait_synced()
+            await watched.informer.wait_synced()
         for number in range(1, KILLS + 1):
             async with loaded([writer], history, keep=50):
                 await asyncio.sleep(LOAD)
                 served.kill()
                 async with asyncio.timeout(PATIENCE):
-                    await watcher.transitions.until(State.RESUMING, number)
+                    await watched.transitions.until(State.RESUMING, number)
                 served.start()
             async with asyncio.timeout(PATIENCE):
-                await watcher.check(history)
+                await check(watched, history)
             assert history.check_kept([writer])["writes"] > 0
-        did = watcher.informer.statistics().reflector
+        did = watched.informer.statistics().reflector
         assert did.resumes + did.relists >= KILLS

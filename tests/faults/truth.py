@@ -42,6 +42,13 @@ class Truth:
             if data is not None:
                 self._states[key, revision] = data
 
+    def under(self, start: str) -> Truth:
+        """The history of the objects whose keys begin so."""
+        part = Truth()
+        part._written = [each for each in self._written if each.key.startswith(start)]
+        part._states = {key: data for key, data in self._states.items() if key[0].startswith(start)}
+        return part
+
     @property
     def last(self) -> int:
         """The last revision that wrote something here; 0 = none."""
