@@ -31,12 +31,20 @@ from informer import (
 )
 from informer.errors import from_store
 from kvstore.errors import KvError
+from kvstore.histogram import Durations, Histogram
 
 SYNC_TIMEOUT = 120.0  # controller-runtime's CacheSyncTimeout
 CATCH_UP_TIMEOUT = 5.0  # how long a key waits for the caches to show what its last run wrote
 # A worker whose runs never wait for anything gives way to other tasks after this many runs or seconds.
 RUNS_BETWEEN_YIELDS = 64
 SECONDS_BETWEEN_YIELDS = 0.005
+# Seconds: controller-runtime's buckets for runs.
+# fmt: off
+RUN_BOUNDS = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 1.75,
+    2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0,
+)
+# fmt: on
 
 AsyncReconciler: TypeAlias = Callable[[Context, Request], Awaitable[Result | None]]
 BlockingReconciler: TypeAlias = Callable[[BlockingContext, Request], Result | None]
@@ -48,8 +56,9 @@ log = structlog.get_logger("controllers")
 class ControllerStatistics(msgspec.Struct, frozen=True):
     """What a controller has done. `outcomes` counts runs by how they ended, times are in seconds.
 
-    `timeouts` are the errors that were the reconcile timeout, `conflicts` those that were a stale write; `catch_ups` is
-    how often a key had to wait for the caches to show its own writes, `catch_up_timeouts` how often that took too long.
+    `timeouts` are the errors that were the reconcile timeout, `conflicts` those that were a stale write, `panics` those
+    that would have ended the program (SystemExit); reconcile_seconds: how long runs took. `catch_ups` is how often a
+    key had to wait for the caches to show its own writes, `catch_up_timeouts` how often that took too long.
     """
 
     name: str
@@ -58,9 +67,10 @@ class ControllerStatistics(msgspec.Struct, frozen=True):
     outcomes: Mapping[str, int]
     timeouts: int
     conflicts: int
+    panics: int
     catch_ups: int
     catch_up_timeouts: int
-    reconcile_seconds: float
+    reconcile_seconds: Durations
     queue: QueueStatistics
 
     @property
@@ -134,8 +144,8 @@ class Controller:
         self._undecided: dict[Request, set[ResourceType]] = {}
         self._active: dict[Request, None] = {}
         self._outcomes: Counter[Outcome] = Counter()
-        self._timeouts = self._conflicts = self._catch_ups = self._catch_up_timeouts = 0
-        self._reconcile_seconds = 0.0
+        self._timeouts = self._conflicts = self._panics = self._catch_ups = self._catch_up_timeouts = 0
+        self._reconcile_seconds = Histogram(RUN_BOUNDS)
 
     async def run(self) -> None:
         """Work until `stop`: workers start once every handler has been given its initial list (`synced`) and this
@@ -187,9 +197,10 @@ class Controller:
             outcomes={outcome.value: self._outcomes[outcome] for outcome in Outcome},
             timeouts=self._timeouts,
             conflicts=self._conflicts,
+            panics=self._panics,
             catch_ups=self._catch_ups,
             catch_up_timeouts=self._catch_up_timeouts,
-            reconcile_seconds=self._reconcile_seconds,
+            reconcile_seconds=self._reconcile_seconds.read(),
             queue=self.queue.statistics(),
         )
 
@@ -262,7 +273,7 @@ class Controller:
             outcome, result = Outcome.ERROR, None
             self._report(context, error, timed_out=False)
         finally:
-            self._reconcile_seconds += loop.time() - started
+            self._reconcile_seconds.observe(loop.time() - started)
             del self._active[request]
             if context.written:
                 self._remember(request, context.written)
@@ -296,6 +307,7 @@ class Controller:
             self._conflicts += 1
             context.log.info("reconcile_conflicted", error=str(error), failures=failures)
         else:
+            self._panics += isinstance(error, SystemExit)
             context.log.error("reconcile_failed", error=repr(error), failures=failures, exc_info=error)
 
     # ---- read your own writes --------------------------------------------------------------------------------------
