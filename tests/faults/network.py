@@ -55,8 +55,9 @@ class Network:
     ) -> None:
         self.store = store
         self.proxy = proxy
-        self.rng = rng
-        self.writer = Writer(store, rng)
+        # Of their own, so that how often an informer tries again does not change what is done to it.
+        self.rng = random.Random(rng.getrandbits(64))
+        self.writer = Writer(store, random.Random(rng.getrandbits(64)))
         self._patience = patience
         self._compacted = 0
         # One of everything and one of a namespace, on a single stream of the client.

@@ -11,7 +11,9 @@ import pytest
 from informer.listwatch import StoreListWatch
 from informer.reflector import Backoff, State
 from informer.shared import SharedInformer
+from kvstore import api
 from kvstore.client.remote import RemoteClient
+from kvstore.errors import Code, KvError
 from tests.etcd_process import running_etcd
 from tests.faults.proxy import FaultProxy
 from tests.informer.recorder import Recorder, Transitions
@@ -25,6 +27,14 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     progress = "--experimental-watch-progress-notify-interval=200ms"
     with running_etcd(tmp_path_factory.mktemp("etcd"), progress) as address:
         yield address
+
+
+async def test_that_it_streams_no_lists_is_understood_each_time(etcd: str) -> None:
+    for _ in range(30):
+        async with RemoteClient([etcd]) as client:
+            with pytest.raises(KvError) as caught:
+                await anext(client.range_stream(api.Range(PREFIX, api.prefix_end(PREFIX))))
+            assert caught.value.code is Code.UNIMPLEMENTED
 
 
 async def test_resume_bookmark_and_relist(etcd: str) -> None:
