@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
@@ -18,7 +19,7 @@ import msgspec
 
 from informer import patch as patches
 from informer.codecs import Raw, format_time, show
-from informer.errors import AlreadyExists, Conflict, Invalid, NotFound, from_store
+from informer.errors import AlreadyExists, ApiError, Conflict, Invalid, NotFound, from_store
 from informer.metadata import FOREGROUND, ORPHAN, check_metadata, controller_reference
 from informer.resources import Resource
 from informer.selectors import Selector, SelectorLike
@@ -85,6 +86,16 @@ class Deleted(Generic[R]):
     object: R | None
 
 
+class ClientStatistics(msgspec.Struct, frozen=True):
+    """What a client has asked its store for: method -> code -> how often.
+
+    As the API server would be asked: GET, POST for what is not there yet, PUT, DELETE; an HTTP status, or `<error>`
+    when the store did not answer, as client-go has it. A patch is counted as what it comes to, a GET and a PUT.
+    """
+
+    requests: Mapping[str, Mapping[str, int]]
+
+
 class ObjectClient:
     """Reads and writes objects through any `kvstore` client, whose lifetime is the caller's affair.
 
@@ -98,6 +109,14 @@ class ObjectClient:
         self._client = client
         self._now = now or (lambda: datetime.now(UTC))
         self._rng = rng or random.Random()
+        self._requests: Counter[tuple[str, int]] = Counter()
+
+    def statistics(self) -> ClientStatistics:
+        """What has been asked of the store so far."""
+        requests: dict[str, dict[str, int]] = {}
+        for (method, status), count in self._requests.items():
+            requests.setdefault(method, {})[str(status) if status else "<error>"] = count
+        return ClientStatistics(requests)
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
@@ -124,7 +143,8 @@ class ObjectClient:
             try:
                 page = await self._client.range(Range(start, end, limit=page_size, revision=revision))
             except kv.KvError as error:
-                raise from_store(error) from error
+                raise self._refused("GET", error) from error
+            self._requests["GET", 200] += 1
             revision = revision or page.header.revision
             for each in page.kvs:
                 found = cls.decode(each.value, str(each.mod_revision))
@@ -336,7 +356,8 @@ class ObjectClient:
         try:
             found = await self._client.get(cls.TYPE.key(namespace or DEFAULT_NAMESPACE, name), revision=revision)
         except kv.KvError as error:
-            raise from_store(error) from error
+            raise self._refused("GET", error) from error
+        self._requests["GET", 404 if found is None else 200] += 1
         if found is None:
             raise NotFound(f'{cls.TYPE.qualified} "{name}" not found')
         self._saw(found.key, found.mod_revision)
@@ -361,10 +382,12 @@ class ObjectClient:
     async def _txn(self, key: bytes, mod_revision: int, op: Op) -> tuple[bool, str, KeyValue | None]:
         """Do `op` if the key is at this mod_revision (0: absent): whether it was, the revision, else what is there."""
         compare = Compare(key, CompareTarget.MOD, CompareResult.EQUAL, mod_revision)
+        method = "DELETE" if isinstance(op, DeleteRange) else "PUT" if mod_revision else "POST"
         try:
             answer = await self._client.txn((compare,), (op,), (Range(key),))
         except kv.KvError as error:
-            raise from_store(error) from error
+            raise self._refused(method, error) from error
+        self._requests[method, 409 if not answer.succeeded else 201 if method == "POST" else 200] += 1
         present = None
         if not answer.succeeded:
             found = answer.responses[0]
@@ -375,6 +398,11 @@ class ObjectClient:
         elif present is not None:
             self._saw(key, present.mod_revision)
         return answer.succeeded, str(answer.header.revision), present
+
+    def _refused(self, method: str, error: kv.KvError) -> ApiError:
+        refused = from_store(error)
+        self._requests[method, refused.status] += 1
+        return refused
 
     # ---- the rules --------------------------------------------------------------------------------------------------
 

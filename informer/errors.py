@@ -12,9 +12,11 @@ _BROKEN_CONNECTION = (kv.Code.UNAVAILABLE, kv.Code.INTERNAL, kv.Code.DEADLINE_EX
 
 
 class ApiError(Exception):
-    """Base of all. `reason` is the word Kubernetes uses for it, `retriable` whether the same call may succeed later."""
+    """Base of all. `reason` is the word Kubernetes uses for it and `status` its HTTP status, 0 when nobody answered;
+    `retriable`: whether the same call may succeed later."""
 
     reason: ClassVar[str] = "InternalError"
+    status: ClassVar[int] = 500
     retriable: ClassVar[bool] = False
 
 
@@ -22,24 +24,28 @@ class NotFound(ApiError):
     """There is no such object."""
 
     reason = "NotFound"
+    status = 404
 
 
 class AlreadyExists(ApiError):
     """The name is taken, perhaps by an object that is still being deleted."""
 
     reason = "AlreadyExists"
+    status = 409
 
 
 class Conflict(ApiError):
     """The object changed since it was read, or is another one than meant: read it again and decide anew."""
 
     reason = "Conflict"
+    status = 409
 
 
 class Invalid(ApiError):
     """A value that cannot be accepted: `path` is the field (`spec.replicas`; empty: the whole), `problem` says why."""
 
     reason = "Invalid"
+    status = 422
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}" if path else problem)
@@ -50,16 +56,24 @@ class Invalid(ApiError):
         return type(self), (self.path, self.problem)
 
 
+class Forbidden(ApiError):
+    """Who guards objects of this kind does not allow it."""
+
+    reason = "Forbidden"
+
+
 class UnknownKind(ApiError):
     """No resource type of that name is known here."""
 
     reason = "NotFound"
+    status = 404
 
 
 class Expired(ApiError):
     """The revision was compacted away: list again. `compact_revision` is the oldest readable one, 0 if not told."""
 
     reason = "Expired"
+    status = 410
 
     def __init__(self, message: str, compact_revision: int = 0) -> None:
         super().__init__(message)
@@ -70,6 +84,7 @@ class Unreachable(ApiError):
     """The store did not answer. A write that ends so may or may not have happened."""
 
     reason = "ServiceUnavailable"
+    status = 0
     retriable = True
 
 
@@ -83,6 +98,7 @@ class TooManyRequests(ApiError):
     """The store has more to do than it takes on: ask again later. Nothing was done."""
 
     reason = "TooManyRequests"
+    status = 429
     retriable = True
 
 
@@ -90,18 +106,21 @@ class Unsupported(ApiError):
     """The store cannot do this at all; there is another way to what was wanted."""
 
     reason = "MethodNotAllowed"
+    status = 405
 
 
 class StoreFull(ApiError):
     """The store takes no more data until something is deleted, compacted or its quota raised."""
 
     reason = "InsufficientStorage"
+    status = 507
 
 
 class Fenced(ApiError):
     """The writer is no longer the leader in whose name it writes: nothing was written, and another one leads."""
 
     reason = "Conflict"
+    status = 409
 
 
 def from_store(error: kv.KvError) -> ApiError:

@@ -726,3 +726,28 @@ async def test_a_store_that_went_away(objects: ObjectClient, store: Client) -> N
     ):
         with pytest.raises(Unreachable):
             await call
+
+
+async def test_what_is_asked_of_the_store_is_counted_as_the_api_server_would_see_it(
+    objects: ObjectClient, store: Client
+) -> None:
+    made = await objects.create(site())
+    with pytest.raises(AlreadyExists):
+        await objects.create(site())
+    with pytest.raises(NotFound):
+        await objects.get(Website, "nobody")
+    await objects.list(Website)
+    await objects.patch(Website, "a", {"spec": {"replicas": 2}})  # a GET and a PUT
+    with pytest.raises(Conflict):
+        await objects.update(made)  # told by the GET
+    await objects.delete(Website, "a")  # a GET and a DELETE
+    assert objects.statistics().requests == {
+        "POST": {"201": 1, "409": 1},
+        "GET": {"200": 4, "404": 1},
+        "PUT": {"200": 1},
+        "DELETE": {"200": 1},
+    }
+    await store.close()
+    with pytest.raises(Unreachable):
+        await objects.get(Website, "a")
+    assert objects.statistics().requests["GET"]["<error>"] == 1
