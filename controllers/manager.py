@@ -144,7 +144,7 @@ class Manager:
         self._rng = random.Random() if rng is None else rng
         self._connect_timeout = connect_timeout
         self._stop_timeout = stop_timeout
-        self._election = leader_election
+        self.leader_election = leader_election
         self.elected = asyncio.Event()
         """Set while the manager may act: at once without leader election."""
         self._sync_timeout = sync_timeout
@@ -306,6 +306,11 @@ class Manager:
         name = name or str(getattr(runnable, "__name__", "runnable"))
         self._runnables.append((name, runnable, leader_election))
 
+    def use_client(self, client: Client) -> None:
+        """Run on this client instead of the store that the manager was made for. It stays the caller's to close."""
+        self._check_not_started()
+        self._given_client = client
+
     def _check_not_started(self) -> None:
         if self._entered:
             raise RuntimeError("the manager has been started: add to it before")
@@ -327,6 +332,11 @@ class Manager:
     def rng(self) -> random.Random:
         """The randomness that everything below uses."""
         return self._rng
+
+    @property
+    def controller_names(self) -> list[str]:
+        """The names of the controllers that were added."""
+        return [*self._definitions]
 
     @property
     def kinds(self) -> list[type[Resource]]:
@@ -425,6 +435,10 @@ class Manager:
         """Make `run` stop in order and return, as a signal does. For a runnable or a reconciler."""
         self._stop.set()
 
+    async def wait_stopped(self) -> None:
+        """Until `stop` is called."""
+        await self._stop.wait()
+
     def run(self) -> None:
         """Run until SIGINT, SIGTERM or `stop`; a second signal does not wait for runs in progress.
 
@@ -458,7 +472,7 @@ class Manager:
         try:
             async with self:
                 log.info("manager_started", controllers=sorted(self._controllers))
-                await self._stop.wait()
+                await self.wait_stopped()
                 log.info("manager_stopping", seconds=self._stop_timeout)
         finally:
             for number in signals:
@@ -471,8 +485,8 @@ class Manager:
             opened = open_store(self.store, serve=self._serve, rng=self._rng, connect_timeout=self._connect_timeout)
             self._store_client = await self._resources.enter_async_context(opened)
         self._client = self._unfenced = ObjectClient(self._store_client, now=self._now, rng=self._rng)
-        if self._election is not None:
-            elector = LeaderElector(self._store_client, self._election, now=self._now, rng=self._rng)
+        if self.leader_election is not None:
+            elector = LeaderElector(self._store_client, self.leader_election, now=self._now, rng=self._rng)
             fenced = FencedClient(self._store_client, lambda: elector.fence, elector.doubt)
             self._client = ObjectClient(fenced, now=self._now, rng=self._rng)
             self._elector = elector

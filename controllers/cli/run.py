@@ -1,9 +1,14 @@
-"""`listwatch run`: the built-in controllers and simulated nodes on a store, telling what happens."""
+"""`listwatch run`: reconcilers from files, or the built-in controllers and simulated nodes, telling what happens."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import click
@@ -12,11 +17,16 @@ import structlog
 from controllers.builtin import add_workloads
 from controllers.cli.logs import FORMATS, LEVELS, LogFormat, configure_logs
 from controllers.cli.options import KubectlCommand, Settings, global_options
+from controllers.cli.reconciler_files import load_managers
+from controllers.cli.reload import run_and_reload
 from controllers.core.types import Event
+from controllers.leader import LeaderElection
 from controllers.manager import Manager
 from controllers.stores import LOCAL_SERVER, open_store
 from informer.cache import Stored
 from informer.shared import Handler
+from kvstore.api import Client
+from kvstore.client.embedded import EmbeddedClient
 
 DEFAULT_URL = f"http://{LOCAL_SERVER}"
 STOP_TIMEOUT = 3.0  # seconds that reconciles in progress have to end
@@ -26,10 +36,23 @@ log = structlog.get_logger("controllers.cli")
 
 @click.command(
     cls=KubectlCommand,
-    epilog="Examples: `run`, `run --nodes 5 --store ./data`, `run --store etcd://127.0.0.1:2379`. In a second "
-    "terminal: `listwatch apply -f examples/manifests`, `listwatch get pods -w`.",
+    epilog="Examples: `run`, `run --nodes 5 --store ./data`, `run examples/website.py --reload`, "
+    "`run --store etcd://127.0.0.1:2379`. In a second terminal: `listwatch apply -f examples/manifests`, "
+    "`listwatch get pods -w`.",
 )
+@click.argument("files", nargs=-1, metavar="[FILE.py]...", type=click.Path(path_type=Path))
 @click.option("--nodes", type=click.IntRange(0, 1000), default=3, show_default=True, help="How many simulated nodes.")
+@click.option(
+    "--workloads/--no-workloads",
+    default=None,
+    help="Run the built-in controllers and the nodes.  [default: yes, but with FILE.py only on an embedded store]",
+)
+@click.option(
+    "--leader-elect/--no-leader-elect",
+    default=None,
+    help="Act only while no other process does.  [default: yes, on servers; for FILE.py as its Manager says]",
+)
+@click.option("--reload", is_flag=True, help="For development: start anew when a Python file beside FILE.py changes.")
 @click.option(
     "--listen-client-urls",
     "url",
@@ -42,13 +65,70 @@ log = structlog.get_logger("controllers.cli")
 @click.option("--log-format", type=click.Choice(FORMATS), default="auto", help="auto: by whether it is a terminal.")
 @global_options
 @click.pass_obj
-def run(settings: Settings, nodes: int, url: str, log_level: str, log_format: LogFormat) -> None:
-    """Run Deployments, ReplicaSets, a scheduler, garbage collection and simulated nodes until Ctrl-C.
+def run(
+    settings: Settings,
+    files: tuple[Path, ...],
+    nodes: int,
+    workloads: bool | None,
+    leader_elect: bool | None,
+    reload: bool,
+    url: str,
+    log_level: str,
+    log_format: LogFormat,
+) -> None:
+    """Run the reconcilers of FILE.py, or Deployments, ReplicaSets, a scheduler, garbage collection and simulated nodes,
+    until Ctrl-C.
 
-    With an embedded store it also serves it, so that other terminals reach it.
+    A FILE.py has `manager = Manager()` at its top level. With an embedded store it also serves it, so that other
+    terminals reach it.
     """
     configure_logs(log_level, log_format)
-    asyncio.run(_run(settings, nodes, _address(url)))
+    if reload:
+        if not files:
+            raise click.UsageError("--reload is for FILE.py: name one")
+        asyncio.run(_reload(files, settings))
+        return
+    address = _address(url)
+    asyncio.run(_run(settings, _Plan(load_managers(files), nodes, workloads, leader_elect), address))
+
+
+class _Plan(NamedTuple):
+    """What to run. workloads, leader_elect: None = as the store suggests."""
+
+    managers: list[Manager]
+    nodes: int
+    workloads: bool | None
+    leader_elect: bool | None
+
+    def prepare(self, client: Client) -> tuple[list[Manager], Manager | None]:
+        """All managers, on this client, and the one of the built-in controllers."""
+        embedded = isinstance(client, EmbeddedClient)
+        builtin = None
+        if self.workloads if self.workloads is not None else embedded or not self.managers:
+            elect = self.leader_elect if self.leader_elect is not None else not embedded
+            election = LeaderElection("listwatch-controllers", namespace="kube-system") if elect else None
+            builtin = Manager(client=client, leader_election=election, stop_timeout=STOP_TIMEOUT)
+            add_workloads(builtin, nodes=self.nodes)
+        for n, manager in enumerate(self.managers):
+            manager.use_client(client)
+            if self.leader_elect is False:
+                manager.leader_election = None
+            elif self.leader_elect and manager.leader_election is None:
+                names = "-".join(sorted(manager.controller_names)) or f"manager-{n}"
+                manager.leader_election = LeaderElection(names)
+        # The built-in ones first: they are to be there when a reconciler begins, and are no user's to stop.
+        return [*([builtin] if builtin else []), *self.managers], builtin
+
+
+async def _reload(files: Sequence[Path], settings: Settings) -> None:
+    arguments = [argument for argument in sys.argv[1:] if argument not in ("--reload", "--reload=true")]
+    main = asyncio.current_task()
+    assert main is not None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, main.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await run_and_reload(arguments, files)
 
 
 def _address(url: str) -> str | None:
@@ -64,7 +144,7 @@ def _address(url: str) -> str | None:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def _run(settings: Settings, nodes: int, address: str | None) -> None:
+async def _run(settings: Settings, plan: _Plan, address: str | None) -> None:
     loop = asyncio.get_running_loop()
     main = asyncio.current_task()
     assert main is not None
@@ -81,20 +161,31 @@ async def _run(settings: Settings, nodes: int, address: str | None) -> None:
         loop.add_signal_handler(number, on_signal)
     try:
         opened = open_store(settings.store, serve=address is not None, local=address or LOCAL_SERVER)
-        async with opened as client:
-            manager = Manager(client=client, stop_timeout=STOP_TIMEOUT)
-            add_workloads(manager, nodes=nodes)
-            async with manager:
-                manager.informer(Event).add_handler(_Tell(), name="tell")
-                started = True
-                log.info("running", nodes=nodes, stop="Ctrl-C")
-                await stop.wait()
-                log.info("stopping")
+        async with opened as client, contextlib.AsyncExitStack() as stack:
+            managers, builtin = plan.prepare(client)
+            for manager in managers:
+                await stack.enter_async_context(manager)
+            if builtin is not None:
+                builtin.informer(Event).add_handler(_Tell(), name="tell")
+            started = True
+            names = sorted(name for manager in managers for name in manager.controller_names)
+            log.info("running", controllers=names, nodes=plan.nodes if builtin else 0, stop="Ctrl-C")
+            await _first([stop.wait(), *(manager.wait_stopped() for manager in plan.managers)])
+            log.info("stopping")
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+async def _first(waits: Sequence[Coroutine[Any, Any, object]]) -> None:
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 class _Tell(Handler):

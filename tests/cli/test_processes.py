@@ -267,3 +267,101 @@ def test_run_stops_on_sigterm_too(running: tuple[Background, str]) -> None:
     controllers, _ = running
     controllers.process.send_signal(signal.SIGTERM)
     assert controllers.process.wait(8) == 0
+
+
+# ---- run FILE.py -----------------------------------------------------------------------------------------------------
+
+RECONCILER = """
+from controllers import Context, Manager, Request
+from informer import Resource
+
+
+class Greeting(Resource, group="example.com", version="v1"):
+    class Spec:
+        who: str
+
+    class Status:
+        text: str = ""
+
+
+manager = Manager()
+
+
+@manager.reconciler(Greeting)
+async def reconcile(ctx: Context, request: Request) -> None:
+    greeting = ctx.get(Greeting, request)
+    if greeting is not None:
+        greeting.status.text = f"hello, {greeting.spec.who}"
+        await ctx.update_status(greeting)
+
+
+if __name__ == "__main__":
+    raise SystemExit("not run as a program")
+"""
+GREETING = "apiVersion: example.com/v1\nkind: Greeting\nmetadata: {name: a}\nspec: {who: you}\n"
+
+
+def greeted(process: Cli, store: str, text: str) -> None:
+    done = process("--store", store, "wait", "greeting/a", f"--for=jsonpath={{.status.text}}={text}", "--timeout=20s")
+    assert done.code == 0, done
+
+
+def test_run_runs_anybodys_reconcilers_and_reloads_them(background: Start, process: Cli, tmp_path: Path) -> None:
+    file, port = tmp_path / "greet.py", free_port()
+    file.write_text(RECONCILER)
+    store = f"etcd://127.0.0.1:{port}"
+    serve = ("--listen-client-urls", f"http://127.0.0.1:{port}")
+    running = background("run", "greet.py", "--store", tmp_path / "data", *serve, "--reload", "--no-workloads")
+    running.line("event=running controllers=.*greeting")
+    assert process("--store", store, "apply", "-f", "-", stdin=GREETING).code == 0
+    greeted(process, store, "hello, you")
+
+    file.write_text(RECONCILER + "\nx = (\n")
+    running.line(r"greet.py:\d+: '\(' was never closed")
+    running.line("event=ended exit_code=1")
+    file.write_text(RECONCILER.replace("hello", "howdy"))
+    running.line("event=running")
+    greeted(process, store, "howdy, you")
+    assert running.interrupt(timeout=10) == 0
+    assert process("--store", tmp_path / "data", "get", "greetings").code == 0  # nobody has it open any more
+
+
+def test_run_brings_the_built_in_controllers_with_an_embedded_store(
+    background: Start, process: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "greet.py").write_text(RECONCILER)
+    running = background("run", "greet.py", "--store", tmp_path / "data", "--listen-client-urls", "")
+    assert "'deployment', 'greeting', 'replicaset'" in running.line("event=running.*").string
+    assert running.interrupt(timeout=8) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = (\n", "error: {file}:1: '(' was never closed\n"),
+        ("def f():\n    return nope\n\nf()\n", "error: {file}:2: NameError: name 'nope' is not defined\n"),
+        ("import no_such_module\n", "error: {file}:1: ModuleNotFoundError: No module named 'no_such_module'\n"),
+        ("raise SystemExit(3)\n", "error: {file}:1: SystemExit: 3\n"),
+        (
+            "x = 1\n",
+            "error: {file}: there is no Manager in it: write `manager = Manager()` at its top level\n",
+        ),
+        (None, "error: {file}: no such file\n"),
+    ],
+)
+def test_a_file_that_cannot_be_run_is_one_line(process: Cli, tmp_path: Path, text: str | None, told: str) -> None:
+    if text is not None:
+        (tmp_path / "file.py").write_text(text)
+    done = process("run", "file.py", "--store", tmp_path / "data")
+    assert (done.code, done.out, done.err) == (1, "", told.format(file="file.py"))
+
+
+def test_two_that_run_on_one_etcd_take_turns(background: Start, tmp_path: Path) -> None:
+    with running_etcd(tmp_path) as address:
+        first = background("run", "--store", f"etcd://{address}", "--nodes", "1")
+        first.line("event=leader_elected")
+        second = background("run", "--store", f"etcd://{address}", "--nodes", "1")
+        second.line("event=leader_is_another")
+        assert first.interrupt(timeout=8) == 0
+        second.line("event=leader_elected")
+        assert second.interrupt(timeout=8) == 0
