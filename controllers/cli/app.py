@@ -8,12 +8,15 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module, metadata
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from controllers.cli.errors import CliError
-from controllers.cli.options import Settings, global_options
+from controllers.cli.options import COMPLETE_VARIABLE, Settings, global_options
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 HELP = """\
 Kubernetes-style controllers on a store of your own.
@@ -58,7 +61,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "diff": Entry("diff:diff", "Show what differs between two revisions of the store."),
         "history": Entry("history:history", "Show every stored revision of an object, and who changed what."),
         "tree": Entry("tree:tree", "Show the owners of an object and what it owns."),
+        "explain": Entry("explain:explain", "Explain the fields of a kind."),
         "api-resources": Entry("api_resources:api_resources", "List the kinds of objects."),
+        "completion": Entry("completion:completion", "Print what makes the shell complete commands and names."),
     },
     "Workloads": {
         "scale": Entry("scale:scale", "Set the number of replicas."),
@@ -89,11 +94,20 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click's, with what was perhaps meant."""
-        if args[0] not in _ENTRIES:
+        if args[0] not in _ENTRIES and not ctx.resilient_parsing:
             close = difflib.get_close_matches(args[0], _ENTRIES, n=1)
             hint = f", did you mean {close[0]}?" if close else ""
             raise click.UsageError(f'unknown command "{args[0]}"{hint}', ctx)
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands, without importing any of them, and the options."""
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(name, help=entry.summary) for name, entry in _ENTRIES.items() if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """By groups."""
@@ -130,6 +144,10 @@ def cli(ctx: click.Context) -> None:
 
 def main() -> None:
     """The `listwatch` command."""
+    if COMPLETE_VARIABLE in os.environ:
+        from controllers.cli.completion import complete
+
+        sys.exit(complete(cli, os.environ[COMPLETE_VARIABLE]))
     sys.exit(run(sys.argv[1:]))
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
-from controllers.cli.describers import Related, describe_object
+from controllers.cli.describers import Raw, Related, describe_object
 from controllers.cli.errors import CliError
 from controllers.cli.options import (
     KubectlCommand,
@@ -21,6 +20,7 @@ from controllers.cli.session import Session, with_session
 from controllers.cli.targets import parse_targets, read_targets
 from controllers.core.types import Event, Node, Pod, Service
 from informer.resources import Resource
+from informer.selectors import Selector
 
 
 @click.command(
@@ -38,7 +38,8 @@ async def describe(
     """Show objects with all that belongs to them: conditions, what they own, and their events."""
     targets = parse_targets(session.kinds, resources, namespace, all_namespaces=all_namespaces)
     found, missing = await read_targets(session.objects, targets, selector)
-    click.echo("\n\n".join([describe_object(obj.raw, await _related(session, obj)) for obj in found]), nl=False)
+    for number, (obj, related) in enumerate(zip(found, await _related(session, found), strict=True)):
+        click.echo("\n\n" * (number > 0) + describe_object(obj.raw, related), nl=False)
     if missing:
         raise CliError(*missing)
     if not found:
@@ -47,31 +48,52 @@ async def describe(
     return 0
 
 
-async def _related(session: Session, obj: Resource) -> Related:
-    uid, kind = obj.metadata.uid, obj.TYPE
-    owned = [
-        each.raw
-        for cls in session.kinds.all()
-        if cls is not Event and (cls.TYPE.namespaced or not kind.namespaced)
-        for each in await session.objects.list(cls, obj.namespace)
-        if any(owner.uid == uid for owner in each.metadata.owner_references)
-    ]
-    events = [
-        event.raw
-        for event in await session.objects.list(Event, obj.namespace)
-        if event.involved_object.uid == uid
-        or (
-            not event.involved_object.uid
-            and (event.involved_object.kind, event.involved_object.name) == (kind.kind, obj.name)
+async def _related(session: Session, found: Sequence[Resource]) -> list[Related]:
+    """What is around each of the objects. Everything is read once, however many they are."""
+    owned: dict[str, list[Raw]] = {str(obj.metadata.uid): [] for obj in found}
+    told: dict[object, list[Raw]] = {key: [] for obj in found for key in (obj.metadata.uid, _label(obj))}
+    pods: list[Pod] = []
+    for namespace in _namespaces(found):
+        for cls in session.kinds.all():
+            if cls is Event or (namespace is not None and not cls.TYPE.namespaced):
+                continue
+            for each in await session.objects.list(cls, namespace):
+                for uid in {str(owner.uid) for owner in each.metadata.owner_references} & owned.keys():
+                    owned[uid].append(each.raw)
+                if isinstance(each, Pod):
+                    pods.append(each)
+        for event in await session.objects.list(Event, namespace):
+            about = event.involved_object
+            key = about.uid or (about.kind, about.namespace or None, about.name)
+            if key in told:
+                told[key].append(event.raw)
+    now = session.now()
+    return [
+        Related(
+            owned[str(obj.metadata.uid)],
+            [pod.raw for pod in pods if _concerns(obj, pod)],
+            [*told[obj.metadata.uid], *told[_label(obj)]],
+            now,
         )
+        for obj in found
     ]
-    return Related(owned, await _pods(session, obj), events, session.now())
 
 
-async def _pods(session: Session, obj: Resource) -> list[dict[str, Any]]:
-    """The pods that a Node runs or a Service selects."""
+def _namespaces(found: Sequence[Resource]) -> list[str | None]:
+    """Where to look: everywhere, if something has no namespace."""
+    if any(not obj.TYPE.namespaced for obj in found):
+        return [None]
+    return list(dict.fromkeys(obj.namespace for obj in found))
+
+
+def _label(obj: Resource) -> object:
+    return obj.TYPE.kind, obj.namespace, obj.name
+
+
+def _concerns(obj: Resource, pod: Pod) -> bool:
+    """Whether a Node runs the pod, or a Service selects it."""
     if isinstance(obj, Node):
-        return [pod.raw for pod in await session.objects.list(Pod) if pod.spec.node_name == obj.name]
+        return pod.spec.node_name == obj.name
     if isinstance(obj, Service) and obj.spec.selector:
-        return [pod.raw for pod in await session.objects.list(Pod, obj.namespace, dict(obj.spec.selector))]
-    return []
+        return pod.namespace == obj.namespace and Selector.of(dict(obj.spec.selector)).matches(pod.metadata.labels)
+    return False

@@ -45,6 +45,7 @@ def describe_object(raw: Raw, related: Related) -> str:
         _any(page, raw, related)
     else:
         describer(page, raw, related)
+    _owned(page, raw, related)
     _events(page, related)
     return str(page)
 
@@ -94,11 +95,14 @@ def _conditions(page: Page, raw: Raw, columns: Sequence[str]) -> None:
         page.table(columns, [[str(each.get(field) or "") for field in fields] for each in found])
 
 
-def _owned(page: Page, related: Related) -> None:
-    if related.owned:
+def _owned(page: Page, raw: Raw, related: Related) -> None:
+    # A Deployment's ReplicaSets are told already, as old and new.
+    told = "ReplicaSet" if raw.get("kind") == "Deployment" else ""
+    if owned := [each for each in related.owned if each.get("kind") != told]:
         with page.section("Owns"):
-            rows = [(f"{each.get('kind')}/{name_of(each)}", object_state(each)) for each in related.owned]
-            page.table(("Object", "State"), rows)
+            page.table(
+                ("Object", "State"), [(f"{each.get('kind')}/{name_of(each)}", object_state(each)) for each in owned]
+            )
 
 
 def object_state(raw: Raw) -> str:
@@ -321,7 +325,6 @@ def _replica_set(page: Page, raw: Raw, related: Related) -> None:
     with page.section("Pod Template"):
         pod_template(page, dig(raw, "spec", "template"))
     _conditions(page, raw, ("Type", "Status", "Reason"))
-    _owned(page, related)
 
 
 def _pod(page: Page, raw: Raw, related: Related) -> None:
@@ -442,8 +445,13 @@ def _any(page: Page, raw: Raw, related: Related) -> None:
     shown = ("name", "namespace", "labels", "annotations", "managedFields")
     with page.section("Metadata"):
         page.tree({key: value for key, value in (dig(raw, "metadata") or {}).items() if key not in shown})
-    page.tree({key: value for key, value in raw.items() if key not in ("apiVersion", "kind", "metadata")})
-    _owned(page, related)
+    page.tree({key: value for key, value in raw.items() if key not in ("apiVersion", "kind", "metadata", "status")})
+    status = dig(raw, "status")
+    if isinstance(status, Mapping) and items(status, "conditions"):
+        page.tree({"status": {key: value for key, value in status.items() if key != "conditions"}})
+        _conditions(page, raw, ("Type", "Status", "LastTransitionTime", "Reason", "Message"))
+    elif status is not None:
+        page.tree({"status": status})
 
 
 _BY_KIND: dict[str, Callable[[Page, Raw, Related], None]] = {

@@ -14,6 +14,7 @@ from controllers.cli.errors import CliError
 from controllers.cli.kinds import Kinds
 from controllers.cli.options import (
     all_namespaces_option,
+    completing,
     global_options,
     namespace_option,
     resource_arguments,
@@ -47,7 +48,13 @@ FORMATS = ("wide", "yaml", "json", "name")
 @click.option("-o", "--output", type=click.Choice(FORMATS), help="How to show them.")
 @click.option("-w", "--watch", is_flag=True, help="Go on with every change, until Ctrl-C.")
 @click.option("--at-revision", type=click.IntRange(min=1), help="As it was at this revision of the store.")
-@click.option("--for", "about", metavar="KIND/NAME", help="Of events those about this object.")
+@click.option(
+    "--for",
+    "about",
+    metavar="KIND/NAME",
+    help="Of events those about this object.",
+    shell_complete=completing("references"),
+)
 @click.option("--show-labels", is_flag=True, help="A column with all labels.")
 @click.option("--show-managed-fields", is_flag=True, help="In YAML and JSON also who manages which fields.")
 @click.option("--no-headers", is_flag=True, help="No line with the columns' names.")

@@ -13,6 +13,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# What the shell sets when it asks how a line could go on, as click's scripts do.
+COMPLETE_VARIABLE = "_LISTWATCH_COMPLETE"
+
 STORE_HELP = "The store: etcd://HOST:PORT[,HOST:PORT] for servers, or a data directory to open."
 
 
@@ -41,7 +44,14 @@ def global_options(function: F) -> F:
     debug = click.option(
         "--debug", is_flag=True, expose_value=False, callback=_keep("debug"), help="Show where an error comes from."
     )
-    store = click.option("--store", metavar="STORE", expose_value=False, callback=_keep("store"), help=STORE_HELP)
+    store = click.option(
+        "--store",
+        metavar="STORE",
+        expose_value=False,
+        callback=_keep("store"),
+        help=STORE_HELP,
+        shell_complete=completing("directories"),
+    )
     return store(debug(function))
 
 
@@ -61,7 +71,13 @@ def errors_exit_with(code: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 def namespace_option(function: F) -> F:
     """`-n`; None when it is not given."""
-    return click.option("-n", "--namespace", metavar="NS", help="The namespace.  [default: default]")(function)
+    return click.option(
+        "-n",
+        "--namespace",
+        metavar="NS",
+        help="The namespace.  [default: default]",
+        shell_complete=completing("namespaces"),
+    )(function)
 
 
 def all_namespaces_option(function: F) -> F:
@@ -79,7 +95,13 @@ def selector_option(function: F) -> F:
 def file_options(function: F) -> F:
     """`-f` and `-R`."""
     files = click.option(
-        "-f", "--filename", "files", multiple=True, metavar="FILE|DIR|-", help="A manifest, a directory of them, or -."
+        "-f",
+        "--filename",
+        "files",
+        multiple=True,
+        metavar="FILE|DIR|-",
+        help="A manifest, a directory of them, or -.",
+        shell_complete=completing("files"),
     )
     recursive = click.option("-R", "--recursive", is_flag=True, help="Directories with all that is below them.")
     return files(recursive(function))
@@ -87,7 +109,21 @@ def file_options(function: F) -> F:
 
 def resource_arguments(function: F) -> F:
     """`KIND NAME...` or `KIND/NAME...`."""
-    return click.argument("resources", nargs=-1, metavar="KIND[/NAME] [NAME]...")(function)
+    return click.argument(
+        "resources", nargs=-1, metavar="KIND[/NAME] [NAME]...", shell_complete=completing("resources")
+    )(function)
+
+
+def completing(what: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
+    """A function of `controllers.cli.completing`, imported when a shell asks."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from controllers.cli import completing
+
+        found: list[Any] = getattr(completing, what)(ctx, incomplete)
+        return found
+
+    return complete
 
 
 class KubectlCommand(click.Command):
@@ -95,10 +131,10 @@ class KubectlCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Spell them as click knows them."""
-        flags: dict[str, str] = {}
+        flags: dict[str, str | None] = {}
         for param in self.get_params(ctx):
             if isinstance(param, click.Option) and param.is_flag:
-                yes, no = param.opts[-1], (param.secondary_opts or [""])[-1]
+                yes, no = param.opts[-1], param.secondary_opts[-1] if param.secondary_opts else None
                 flags |= {f"{yes}=true": yes, f"{yes}=false": no}
         spelt = [flags.get(arg, arg) for arg in args]
-        return super().parse_args(ctx, [arg for arg in spelt if arg])
+        return super().parse_args(ctx, [arg for arg in spelt if arg is not None])
