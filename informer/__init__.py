@@ -19,6 +19,7 @@ from informer.cache import (
 )
 from informer.cached_client import CachedClient
 from informer.client import Applied, Deleted, ObjectClient, ObjectList, Propagation
+from informer.constraints import Immutable, Meta
 from informer.crd import CustomResourceDefinition, crd_for, resource_from_crd, resource_type_from_crd
 from informer.errors import (
     AlreadyExists,
@@ -26,6 +27,7 @@ from informer.errors import (
     Conflict,
     Expired,
     Fenced,
+    Forbidden,
     Invalid,
     NotFound,
     Silent,
@@ -62,6 +64,7 @@ from informer.reflector import (
     state_diagram,
 )
 from informer.resources import SCHEME, ObjectMeta, OwnerReference, Resource, ResourceType, Scheme
+from informer.retry import retry_on_conflict
 from informer.schema import validate_schema
 from informer.selectors import Selector
 from informer.shared import Handler, HandlerStatistics, InformerStatistics, Registration, SharedInformer
@@ -86,8 +89,10 @@ __all__ = [
     "Deleted",
     "Expired",
     "Fenced",
+    "Forbidden",
     "Handler",
     "HandlerStatistics",
+    "Immutable",
     "Indexer",
     "InformerStatistics",
     "InformerStopped",
@@ -98,6 +103,7 @@ __all__ = [
     "KnowsHead",
     "ListPage",
     "ListWatch",
+    "Meta",
     "Metadata",
     "Model",
     "NotFound",
@@ -141,6 +147,7 @@ __all__ = [
     "is_newer",
     "resource_from_crd",
     "resource_type_from_crd",
+    "retry_on_conflict",
     "schema_of",
     "state_diagram",
     "validate_schema",

@@ -415,6 +415,7 @@ class ObjectClient:
         if cls.TYPE.status:
             _copy_field(raw, before, "status")
         new = _admit(cls, raw)
+        new.check_change(old)
         new.validate_update(old)
         deleting = metadata.get("deletionTimestamp") is not None
         finalizers = metadata.get("finalizers") or []
@@ -442,6 +443,8 @@ class ObjectClient:
             _copy_field(new.raw["metadata"], raw["metadata"], "annotations")
             check_metadata(cls.TYPE, new.raw["metadata"])
         new.check_status()
+        if cls.has_immutable_fields():
+            new.check_change(cls.decode(current.value, str(current.mod_revision)))
         data = new.encode()
         if data == current.value:
             return new

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from informer.codecs import Raw
 from informer.errors import Invalid
 from informer.names import label_problem, subdomain_problem
-from informer.objects import Key, Model, schema_of
+from informer.objects import Key, Model
 from informer.resources import Resource, ResourceType
 from informer.schema import check_schema
 
@@ -90,15 +90,7 @@ class CustomResourceDefinition(
 def crd_for(cls: type[Resource]) -> CustomResourceDefinition:
     """The definition of a kind described by a Python class; the schema follows from its annotations."""
     kind = cls.TYPE
-    schema = schema_of(cls)
-    schema["properties"] |= {
-        "apiVersion": {"type": "string"},
-        "kind": {"type": "string"},
-        "metadata": {"type": "object"},
-    }
-    for part in ("spec", "status"):
-        if schema["properties"].get(part) == {"x-kubernetes-preserve-unknown-fields": True}:
-            schema["properties"][part]["type"] = "object"
+    schema = cls.schema()
     version: Raw = {
         "name": kind.version,
         "served": True,

@@ -42,24 +42,64 @@ class Conflict(ApiError):
 
 
 class Invalid(ApiError):
-    """A value that cannot be accepted: `path` is the field (`spec.replicas`; empty: the whole), `problem` says why."""
+    """A value that cannot be accepted: `path` is the field (`spec.replicas`; empty: the whole), `problem` says why.
+
+    Where several fields do not fit, these are of the first, and `others` tells of the rest.
+    """
 
     reason = "Invalid"
     status = 422
 
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"{path}: {problem}" if path else problem)
+    def __init__(self, path: str, problem: str, others: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__("; ".join(f"{where}: {what}" if where else what for where, what in ((path, problem), *others)))
         self.path = path
         self.problem = problem
+        self.others = others
 
-    def __reduce__(self) -> tuple[type[Invalid], tuple[str, str]]:
-        return type(self), (self.path, self.problem)
+    @property
+    def problems(self) -> tuple[tuple[str, str], ...]:
+        """Path and problem of every field that does not fit."""
+        return ((self.path, self.problem), *self.others)
+
+    def __reduce__(self) -> tuple[type[Invalid], tuple[str, str, tuple[tuple[str, str], ...]]]:
+        return type(self), (self.path, self.problem, self.others)
+
+
+class Problems:
+    """Collects `Invalid`s: `with problems:` around each check, `problems.tell()` to raise them as one."""
+
+    LIMIT = 10  # of a list of thousands of wrong items nobody reads more
+
+    def __init__(self) -> None:
+        self._found: list[tuple[str, str]] = []
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> bool:
+        if not isinstance(error, Invalid):
+            return False
+        self.add(error)
+        return True
+
+    def add(self, error: Invalid) -> None:
+        """One more; raises all of them once there are enough."""
+        self._found += error.problems
+        if len(self._found) >= self.LIMIT:
+            self.tell()
+
+    def tell(self) -> None:
+        """Raise what was found, if anything was."""
+        if self._found:
+            first, *others = self._found[: self.LIMIT]
+            raise Invalid(*first, tuple(others)) from None
 
 
 class Forbidden(ApiError):
     """Who guards objects of this kind does not allow it."""
 
     reason = "Forbidden"
+    status = 403
 
 
 class UnknownKind(ApiError):

@@ -9,10 +9,11 @@ checks it; writing checks and puts it in. What nobody modelled stays in the dict
         name: str | None                 # None when the field is missing; assigning None removes it
 
 Annotations: str int float bool, datetime (RFC 3339), Any, Literal, Enum, unions of these (`int | str`), list[X],
-dict[str, X], another Model, or an ordinary annotated class, which is turned into one. A missing list, dict or Model
-reads as an empty one that becomes part of the object with the first write into it. Assigning copies: what is in an
-object belongs to it alone. Null in JSON counts as missing. A list or dict of scalars is handed out as it stands; what
-is put into that is checked when the object is written.
+dict[str, X], another Model, or an ordinary annotated class, which is turned into one. `Annotated` with `Key`, `Meta`
+and `Immutable` says more about them (`informer.constraints`). A missing list, dict or Model reads as an empty one that
+becomes part of the object with the first write into it. Assigning copies: what is in an object belongs to it alone.
+Null in JSON counts as missing. A list or dict of scalars is handed out as it stands; what is put into that is checked
+when the object is written.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ import typing
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
+
+from msgspec import Meta
 
 from informer import patch
 from informer.codecs import (
@@ -45,7 +48,9 @@ from informer.codecs import (
     render,
     show,
 )
-from informer.errors import Invalid
+from informer.constraints import Immutable, constrained, too_short
+from informer.errors import Invalid, Problems
+from informer.schema import IMMUTABLE_RULE
 from informer.views import DictView, ListView
 
 
@@ -106,16 +111,19 @@ class _List(_Container):
         if type(value) is not list:
             raise self.wrong(value, path)
         item = self.item
-        if type(item) is Scalar:
-            for i, each in enumerate(value):
-                if type(each) is not item.kind:
+        if type(item) is Anything:
+            return
+        exact = item.kind if type(item) is Scalar else None
+        problems = None
+        for i, each in enumerate(value):
+            if type(each) is not exact:
+                try:
                     item.check(each, (path, i))
-        elif type(item) is _Object:
-            for i, each in enumerate(value):
-                check(item.model, each, (path, i))
-        elif type(item) is not Anything:
-            for i, each in enumerate(value):
-                item.check(each, (path, i))
+                except Invalid as error:
+                    problems = problems or Problems()
+                    problems.add(error)
+        if problems is not None:
+            problems.tell()
 
     def schema(self, within: tuple[Any, ...] = ()) -> Raw:
         return {"type": "array", "items": self.item.schema(within)}
@@ -143,11 +151,18 @@ class _Dict(_Container):
             raise self.wrong(value, path)
         item = self.item
         exact = item.kind if type(item) is Scalar else None
+        problems = None
         for key, each in value.items():
             if type(key) is not str:
                 raise Invalid(render(path), f"expected str keys, got {show(key)}")
             if type(each) is not exact:
-                item.check(each, (path, key))
+                try:
+                    item.check(each, (path, key))
+                except Invalid as error:
+                    problems = problems or Problems()
+                    problems.add(error)
+        if problems is not None:
+            problems.tell()
 
     def schema(self, within: tuple[Any, ...] = ()) -> Raw:
         return {"type": "object", "additionalProperties": self.item.schema(within)}
@@ -191,15 +206,16 @@ class _Object(Codec):
 
 
 class Field:
-    """The descriptor behind one attribute. `required`: a missing value is an error."""
+    """The descriptor behind one attribute. `required`: a missing value is an error. `immutable`: it can be set once."""
 
-    __slots__ = ("attribute", "codec", "default", "exact", "key", "optional", "required")
+    __slots__ = ("attribute", "codec", "default", "exact", "immutable", "key", "optional", "required")
 
     def __init__(self, attribute: str, key: str, codec: Codec, default: Any, *, optional: bool) -> None:
         self.attribute = attribute
         self.key = key
         self.codec = codec
         self.default = default
+        self.immutable = False
         self.optional = optional
         self.required = default is MISSING and not optional and not isinstance(codec, _Container | _Object | Anything)
         # JSON of exactly this type needs no further check.
@@ -298,19 +314,30 @@ class _DeferredField(Field):
 
 
 def check(model: type[Model], raw: Any, path: Path = None) -> None:
-    """Raise `Invalid` at the first field of the JSON object that does not fit the model."""
+    """Raise one `Invalid` that tells of every field of the JSON object that does not fit the model, of ten at most."""
     if type(raw) is not dict:
         raise Invalid(render(path), f"expected {model.__name__}, got {show(raw)}")
     plan: _Plan | None = model.__dict__.get("_plan")
     if plan is None:
         plan = _plan(model)
+    problems = None
     for key, value in raw.items():
         known = plan.fields.get(key)
         if known is not None and type(value) is not known[0] and value is not None:
-            known[1](value, (path, key))
+            try:
+                known[1](value, (path, key))
+            except Invalid as error:
+                problems = problems or Problems()
+                problems.add(error)
     for key, absent in plan.needed:
         if raw.get(key) is None:
-            absent((path, key))
+            try:
+                absent((path, key))
+            except Invalid as error:
+                problems = problems or Problems()
+                problems.add(error)
+    if problems is not None:
+        problems.tell()
 
 
 class _Plan:
@@ -369,11 +396,58 @@ def schema_of(model: type[Model], within: tuple[Any, ...] = ()) -> Raw:
     properties, required = {}, []
     for field in (each.resolved() for each in model._fields.values()):
         properties[field.key] = field.codec.schema(within)
+        if field.immutable:
+            properties[field.key]["x-kubernetes-validations"] = [{"rule": IMMUTABLE_RULE, "message": "is immutable"}]
         if field.default is not MISSING and field.default is not None:
             properties[field.key]["default"] = ANYTHING.dump(field.default, None)
         if field.required or _needed(field, set()):
             required.append(field.key)
-    return {"type": "object", "properties": properties} | ({"required": required} if required else {})
+    schema: Raw = {"type": "object", "properties": properties} | ({"required": required} if required else {})
+    if model.__doc__:
+        schema["description"] = inspect.cleandoc(model.__doc__)
+    return schema
+
+
+def check_change(model: type[Model], old: Raw, new: Raw, path: Path = None) -> None:
+    """Raise `Invalid` if a field that is immutable was set in `old` and is another one in `new`."""
+    if not has_immutable_fields(model):
+        return
+    problems = Problems()
+    for key, field, inside in model.__dict__["_changes"]:
+        default = None if field.default is MISSING else field.default
+        before, after = (raw.get(key) if raw.get(key) is not None else default for raw in (old, new))
+        if before is None:
+            continue
+        where = (path, key)
+        with problems:
+            if inside is None:
+                if not patch.equal(ANYTHING.dump(before, where), ANYTHING.dump(after, where)):
+                    raise Invalid(render(where), "is immutable")
+            elif isinstance(field.codec, _Dict):
+                for name, each in (after or {}).items():
+                    check_change(inside, before.get(name) or {}, each, (where, name))
+            else:
+                check_change(inside, before, after or {}, where)
+    problems.tell()
+
+
+def _changes(model: type[Model], within: tuple[type[Model], ...] = ()) -> list[tuple[str, Field, type[Model] | None]]:
+    """What `check_change` looks at: fields that are immutable, and those inside of which there are some."""
+    plan: list[tuple[str, Field, type[Model] | None]] = []
+    within = (*within, model)
+    for field in (each.resolved() for each in model._fields.values()):
+        codec = field.codec
+        item = codec.item if isinstance(codec, _Container) else codec
+        inside = item.model if isinstance(item, _Object) else None
+        if field.immutable:
+            plan.append((field.key, field, None))
+        elif inside is not None and inside not in within and _changes(inside, within):
+            if isinstance(codec, _List):
+                raise TypeError(f"{model.__qualname__}.{field.attribute}: items of a list can have no Immutable field")
+            plan.append((field.key, field, inside))
+    if len(within) == 1:
+        type.__setattr__(model, "_changes", plan)
+    return plan
 
 
 # ---- compiling annotations ------------------------------------------------------------------------------------------
@@ -445,6 +519,7 @@ class _Resolver:
             raise TypeError(f"{self._cls.__qualname__}.{attribute}: {error}") from None
 
     def _field(self, attribute: str, key: str, annotation: Any, default: Any) -> Field:
+        extra: list[Any] = []
         if typing.get_origin(annotation) is Annotated:
             annotation, *extra = typing.get_args(annotation)
             key = next((str(each) for each in extra if isinstance(each, Key)), key)
@@ -457,6 +532,7 @@ class _Resolver:
         if sum(isinstance(codec, _Object) for codec in codecs) > 1:
             raise TypeError(f"{where}: a union can have one object type only, JSON does not tell two apart")
         codec = codecs[0] if len(codecs) == 1 else Union(codecs)
+        codec = constrained(codec, [each for each in extra if isinstance(each, Meta)], where)
         if default is not MISSING and (default is not None or not optional):
             try:
                 default = codec.dump(default, None)
@@ -465,7 +541,11 @@ class _Resolver:
             if not isinstance(codec, _Container | _Object):
                 default = codec.load(default, None)
         kind = _ViewField if isinstance(codec, _Container | _Object) else Field
-        return kind(attribute, key, codec, default, optional=optional)
+        field = kind(attribute, key, codec, default, optional=optional)
+        # A missing list reads as an empty one, which is too short.
+        field.required = field.required or (default is MISSING and not optional and too_short(codec))
+        field.immutable = any(each is Immutable or isinstance(each, Immutable) for each in extra)
+        return field
 
     def _evaluate(self, annotation: Any) -> Any:
         if isinstance(annotation, typing.ForwardRef):
@@ -481,7 +561,8 @@ class _Resolver:
             return known
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
         if origin is Annotated:
-            return self._codec(arguments[0], where)
+            metas = [each for each in arguments[1:] if isinstance(each, Meta)]
+            return constrained(self._codec(arguments[0], where), metas, where)
         if origin is list:
             return _List(self._codec(arguments[0], where))
         if origin is dict and self._evaluate(arguments[0]) is str:

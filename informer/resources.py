@@ -10,8 +10,8 @@ import msgspec
 from informer import patch
 from informer.codecs import Raw, show
 from informer.errors import Invalid, UnknownKind
-from informer.objects import Model, ModelMeta, check
-from informer.schema import validate_schema
+from informer.objects import Model, ModelMeta, check, check_change, has_immutable_fields, schema_of
+from informer.schema import check_transition, json_schema, validate_schema
 
 
 class ResourceType(msgspec.Struct, frozen=True):
@@ -257,6 +257,42 @@ class Resource(Model):
             self._fields["status"].resolved().codec.check(status, (None, "status"))
             if self.SCHEMA is not None:
                 validate_schema((self.SCHEMA.get("properties") or {}).get("status") or {}, status, (None, "status"))
+
+    @classmethod
+    def has_immutable_fields(cls) -> bool:
+        """Whether `check_change` may find something."""
+        return cls.SCHEMA is not None or has_immutable_fields(cls)
+
+    def check_change(self, old: Self) -> None:
+        """Raise `Invalid` if a field is not what it was in `old` although it is immutable."""
+        check_change(type(self), old.raw, self._raw)
+        if self.SCHEMA is not None:
+            check_transition(self.SCHEMA, old.raw, self._raw)
+
+    @classmethod
+    def schema(cls) -> Raw:
+        """The structural OpenAPI v3 schema of its objects, as its definition bears it; it belongs to the caller."""
+        if cls.SCHEMA is not None:
+            return cast(Raw, patch.copy(cls.SCHEMA))
+        schema = schema_of(cls)
+        schema["properties"] |= {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+        }
+        for part in ("spec", "status"):
+            if schema["properties"].get(part) == {"x-kubernetes-preserve-unknown-fields": True}:
+                schema["properties"][part]["type"] = "object"
+        return schema
+
+    @classmethod
+    def json_schema(cls) -> Raw:
+        """The same as JSON Schema 2020-12, for editors and validators that know nothing of Kubernetes."""
+        schema = json_schema(cls.schema())
+        for field, value in (("apiVersion", cls.TYPE.api_version), ("kind", cls.TYPE.kind)):
+            schema.setdefault("properties", {})[field] = {"const": value}
+        schema["required"] = ["apiVersion", "kind", *schema.get("required", ())]
+        return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": cls.TYPE.kind, **schema}
 
     def default(self) -> None:
         """Hook: fill in what the kind leaves to its API server. Called before every create and update.

@@ -9,7 +9,7 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
@@ -18,7 +18,9 @@ from informer import (
     ApiError,
     Conflict,
     Expired,
+    Immutable,
     Invalid,
+    Meta,
     NotFound,
     ObjectClient,
     Resource,
@@ -751,3 +753,35 @@ async def test_what_is_asked_of_the_store_is_counted_as_the_api_server_would_see
     with pytest.raises(Unreachable):
         await objects.get(Website, "a")
     assert objects.statistics().requests["GET"]["<error>"] == 1
+
+
+# ---- constraints ----------------------------------------------------------------------------------------------------
+
+
+class Disk(Resource, group="example.com", version="v1", scheme=HERE):
+    class Spec:
+        zone: Annotated[str, Immutable]
+        size: Annotated[int, Meta(ge=1)] = 1
+
+    class Status:
+        serial: Annotated[str | None, Immutable]
+
+
+async def test_immutable_fields_are_kept_in_spec_and_status(objects: ObjectClient) -> None:
+    disk = await objects.create(Disk(name="a", spec={"zone": "x"}))
+    disk.spec.size = 2
+    disk = await objects.update(disk)
+    disk.spec.zone = "y"
+    with pytest.raises(Invalid, match=r"^spec.zone: is immutable$"):
+        await objects.update(disk)
+    disk = await objects.patch(Disk, "a", {"status": {"serial": "1"}}, subresource="status")
+    disk.status.serial = "2"
+    with pytest.raises(Invalid, match=r"^status.serial: is immutable$"):
+        await objects.update_status(disk)
+
+
+async def test_all_violations_of_a_write_are_told_together(objects: ObjectClient) -> None:
+    with pytest.raises(Invalid, match=r"^spec.size: expected at least 1, got 0; spec.zone: required$"):
+        disk = Disk(name="b")
+        disk.raw["spec"] = {"size": 0}
+        await objects.create(disk)
