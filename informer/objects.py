@@ -431,6 +431,12 @@ def check_change(model: type[Model], old: Raw, new: Raw, path: Path = None) -> N
     problems.tell()
 
 
+def has_immutable_fields(model: type[Model]) -> bool:
+    """Whether there is one in it, at any depth."""
+    plan = model.__dict__.get("_changes")
+    return bool(_changes(model) if plan is None else plan)
+
+
 def _changes(model: type[Model], within: tuple[type[Model], ...] = ()) -> list[tuple[str, Field, type[Model] | None]]:
     """What `check_change` looks at: fields that are immutable, and those inside of which there are some."""
     plan: list[tuple[str, Field, type[Model] | None]] = []
