@@ -73,7 +73,7 @@ def add_workloads(
     Running, from Running to Ready, from a deletion's request to the end. node_grace: how long a node may be silent;
     eviction_after: how long its pods are kept after that. 0 delays make pods ready in one write.
     """
-    events = EventBroadcaster(lambda: manager.store_client, now=manager.now, rng=manager.rng)
+    events = manager.events
     options = NodeOptions(
         start_delay=pod_start_delay, ready_delay=pod_ready_delay, delete_delay=pod_delete_delay, grace=node_grace
     )
@@ -89,7 +89,6 @@ def add_workloads(
     )
     workloads.deployments.register()
     workloads.replica_sets.register()
-    manager.add_runnable(events.run, "events")
     workloads.garbage.register()
     workloads.node_lifecycle.register()
     workloads.scheduler.register()

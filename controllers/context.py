@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 
+from controllers.core.events import EventType
 from controllers.errors import RunCancelled, UndeclaredKind
 from controllers.reconcile import Request
 from informer import Applied, Cache, NotFound, Propagation, Resource, ResourceType, Stored, Unreachable, is_newer
@@ -64,6 +65,12 @@ class Context:
     def now(self) -> datetime:
         """The wall clock, in UTC."""
         return self._controller.now()
+
+    def event(self, about: Resource, kind: EventType, reason: str, message: str) -> None:
+        """Tell something about an object, for `describe` and `get events`: kind is "Normal" or "Warning", the reason
+        one CamelCase word. Never waits and never fails; repetitions are counted, too many are combined, then dropped.
+        """
+        self._controller.recorder.event(about, kind, reason, message)
 
     # ---- reads from the cache --------------------------------------------------------------------------------------
 
@@ -276,6 +283,10 @@ class BlockingContext:
     def now(self) -> datetime:
         """The wall clock, in UTC."""
         return self._context.now()
+
+    def event(self, about: Resource, kind: EventType, reason: str, message: str) -> None:
+        """See `Context.event`."""
+        self._read(lambda: self._context.event(about, kind, reason, message))
 
     def get(self, cls: type[R], name: Request | str, namespace: str | None = None) -> R | None:
         """See `Context.get`."""

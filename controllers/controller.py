@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from controllers.context import BlockingContext, Context
+from controllers.core.events import Recorder
 from controllers.errors import SyncTimeout, TerminalError
 from controllers.handlers import EnqueueRequests, Source
 from controllers.reconcile import Outcome, Request, Result, outcome_of
@@ -86,6 +87,7 @@ class Controller:
     sources: what to watch, and which keys an event concerns; the first one is the kind that is reconciled.
     reads: kinds that the reconciler may read from the cache although their events trigger nothing.
     namespace: the only one that the informers of kinds with namespaces have; None = all.
+    recorder: records the events of its runs.
     see: waits until the cache of a kind shows what is in the store now; raises KvError.
     elected: set when this process may act; until then caches and queue are filled, and no key is run. None = at once.
     timeout: seconds a run may take; None = no limit. A thread cannot be stopped: its key stays taken until it returns.
@@ -101,6 +103,7 @@ class Controller:
         client: ObjectClient,
         now: Callable[[], datetime],
         see: Callable[[ResourceType], Awaitable[None]],
+        recorder: Recorder,
         run_prefix: str,
         namespace: str | None = None,
         workers: int = 1,
@@ -118,6 +121,7 @@ class Controller:
         self.now = now
         self.run_prefix = run_prefix
         self._see = see
+        self.recorder = recorder
         self.namespace = namespace
         self.caches = {kind: informer.cache for kind, informer in informers.items()}
         self.synced = asyncio.Event()

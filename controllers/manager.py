@@ -19,6 +19,7 @@ import structlog
 from controllers.catching_up import catch_up
 from controllers.composite import Composite, DesiredFunction, FinalizeFunction
 from controllers.controller import CATCH_UP_TIMEOUT, SYNC_TIMEOUT, Controller, ControllerStatistics, Reconciler
+from controllers.core.events import EventBroadcaster
 from controllers.errors import ControllerError, LeadershipLost, ManagerError
 from controllers.handlers import MapFunction, Source, controller_owner, own_key
 from controllers.leader import LeaderElection, LeaderElector, LeaderStatistics
@@ -142,6 +143,8 @@ class Manager:
         self._transform = transform
         self._now = now
         self._rng = random.Random() if rng is None else rng
+        self.events = EventBroadcaster(lambda: self.store_client, now=self._now, rng=self._rng)
+        """Records Events in the name of components: `manager.events.recorder("backup").event(...)`."""
         self._connect_timeout = connect_timeout
         self._stop_timeout = stop_timeout
         self.leader_election = leader_election
@@ -160,6 +163,7 @@ class Manager:
         self._unfenced: ObjectClient | None = None
         self._elector: LeaderElector | None = None
         self._leading: asyncio.Task[None] | None = None
+        self._recording: asyncio.Task[None] | None = None
         self._informers: Informers | None = None
         # Those that `informer` was asked for, and those of each controller.
         self._kept: dict[object, SharedInformer] = {}
@@ -493,6 +497,7 @@ class Manager:
         await self._define(self.kinds)
         self._informers = Informers(self._store_client, rng=self._rng, on_failure=self._informer_failed)
         self._run_prefix = f"{self._rng.getrandbits(32):08x}"
+        self._recording = self._start("events", self.events.run())
         for definition in self._definitions.values():
             self._launch(definition)
         for controller in self._controllers.values():
@@ -555,6 +560,7 @@ class Manager:
             elected=self.elected if definition.leader_election else None,
             now=self._now,
             see=see,
+            recorder=self.events.recorder(name),
             run_prefix=self._run_prefix,
             namespace=namespace,
             workers=definition.workers,
@@ -595,6 +601,8 @@ class Manager:
                 log.warning("stop_timed_out", seconds=self._stop_timeout, active=active)
         finally:
             await _cancel(tasks)
+            if self._recording is not None:
+                await _cancel({self._recording})
             if self._elector is not None:
                 if self._leading is not None:
                     await _cancel({self._leading})

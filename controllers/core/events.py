@@ -256,12 +256,10 @@ class Recorder:
         self._broadcaster = broadcaster
         self._component = component
 
-    def event(self, about: Resource | Reference, kind: str, reason: str, message: str) -> None:
+    def event(self, about: Resource | Reference, kind: EventType, reason: str, message: str) -> None:
         """Tell something about an object. Never waits and never fails; too much of it is dropped."""
         reference = about if isinstance(about, Reference) else Reference.of(about)
-        self._broadcaster.record(
-            self._component, reference, "Warning" if kind == "Warning" else "Normal", reason, message
-        )
+        self._broadcaster.record(self._component, reference, kind, reason, message)
 
 
 def _remembered(cache: OrderedDict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:

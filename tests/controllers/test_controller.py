@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from controllers.context import Context
+from controllers.core.types import Event
 from controllers.errors import TerminalError, UndeclaredKind
 from controllers.manager import Manager
 from controllers.owners import set_controller_reference
@@ -809,3 +810,31 @@ async def test_every_kind_of_write(store: Client) -> None:
         assert [part.name for part in (await manager.client.list(Part)).items] == ["q"]
         assert (await manager.client.get(Site, "a", namespace="default")).status.ready == 1
         assert manager.statistics().controllers["site"].outcomes["error"] == 0
+
+
+# ---- events ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_reconciler_tells_events_that_are_counted(store: Client) -> None:
+    manager = Manager(client=store)
+
+    @manager.reconciler(Site)
+    async def reconcile(ctx: Context, request: Request) -> Result | None:
+        found = ctx.get(Site, request)
+        assert found is not None
+        ctx.event(found, "Normal", "Looked", "it was looked at")
+        if found.spec.replicas > 1:
+            ctx.event(found, "Warning", "TooMany", f"{found.spec.replicas} are too many")
+        return Result(requeue_after=10)
+
+    async with manager:
+        await manager.client.create(site("a", replicas=3))
+        await asyncio.sleep(25)
+        events = (await manager.client.list(Event, "default")).items
+    told = sorted((event.type, event.reason, event.message, event.count) for event in events)
+    assert told == [
+        ("Normal", "Looked", "it was looked at", 3),
+        ("Warning", "TooMany", "3 are too many", 3),
+    ]
+    assert {(event.involved_object.kind, event.involved_object.name) for event in events} == {("Site", "a")}
+    assert {event.raw["source"]["component"] for event in events} == {"site"}

@@ -13,7 +13,7 @@ from controllers.apps.deployment.hash import template_hash
 from controllers.apps.types import Deployment, ReplicaSet
 from controllers.conditions import find_condition, new_condition, set_condition
 from controllers.context import Context
-from controllers.core.events import Recorder
+from controllers.core.events import EventType, Recorder
 from controllers.owners import is_controlled_by, set_controller_reference
 from controllers.reconcile import Result
 from informer import patch
@@ -57,7 +57,7 @@ class Rollout:
         """The status as last read or written."""
         return self.deployment.raw.get("status") or {}
 
-    def event(self, reason: str, message: str, kind: str = "Normal") -> None:
+    def event(self, reason: str, message: str, kind: EventType = "Normal") -> None:
         """Tell something about the Deployment."""
         self._recorder.event(self.deployment, kind, reason, message)
 
