@@ -12,7 +12,7 @@ from controllers.cli.columns import dig, items
 from controllers.cli.errors import CliError
 from controllers.cli.field_changes import FieldChange, field_changes, masked, readable_form, summary
 from controllers.cli.options import KubectlCommand, global_options, namespace_option, resource_arguments
-from controllers.cli.past import TRIES, Bounds, changes, find_kind, object_key, readable, telling
+from controllers.cli.past import TRIES, Bounds, changes, find_kind, object_key, readable, telling, unreadable
 from controllers.cli.session import Session, with_session
 from controllers.cli.table import Table
 from controllers.cli.targets import single_target
@@ -102,8 +102,6 @@ async def history(
     printer = _Printer(output, patch=patch)
     bounds = await readable(session.client)
     for attempt in range(TRIES):
-        if bounds.compacted and revision is None:
-            click.echo(f"note: what was before revision {bounds.oldest} is compacted away", err=True)
         try:
             await _print(session, key, bounds, printer, revision)
             break
@@ -115,7 +113,9 @@ async def history(
     if not printer.count:
         if revision is None:
             raise CliError(f"{missing}, neither now nor in the history since revision {bounds.oldest}")
-        await _no_such_revision(session, cls, name, revision, bounds)
+        raise _no_such_revision(cls, name, revision, bounds)
+    if bounds.compacted and revision is None:
+        click.echo(f"note: what was before revision {bounds.oldest} is compacted away", err=True)
     return 0
 
 
@@ -139,11 +139,10 @@ async def _states(session: Session, key: bytes, bounds: Bounds, last: int) -> As
         yield State.of(None, event.kv.mod_revision) if gone else State.of(event.kv)
 
 
-async def _no_such_revision(session: Session, cls: type[Resource], name: str, revision: int, bounds: Bounds) -> None:
-    if not bounds.oldest <= revision <= bounds.present:
-        gone = "is not there yet" if revision > bounds.present else "is compacted away"
-        raise CliError(f"revision {revision} {gone}: revisions {bounds.oldest} to {bounds.present} can be read")
-    raise CliError(f'revision {revision} did not change {cls.TYPE.qualified} "{name}"')
+def _no_such_revision(cls: type[Resource], name: str, revision: int, bounds: Bounds) -> CliError:
+    if problem := unreadable(revision, bounds):
+        return CliError(problem)
+    return CliError(f'revision {revision} did not change {cls.TYPE.qualified} "{name}"')
 
 
 # ---- what a revision did --------------------------------------------------------------------------------------------

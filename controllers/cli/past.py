@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -42,43 +43,78 @@ class Bounds:
 
 
 async def readable(client: Client) -> Bounds:
-    """Which revisions can be read: a watch from the first one is told of the last compaction. Raises KvErrors."""
+    """Which revisions can be read. Raises KvErrors."""
     present = (await client.range(Range(OBJECTS, count_only=True))).header.revision
     try:
-        async for _ in changes(client, OBJECTS, b"", 1, present):
-            continue
+        await client.range(Range(OBJECTS, count_only=True, revision=1))
     except Compacted as error:
-        return Bounds(max(error.compact_revision, 1), max(present, error.compact_revision))
+        oldest = error.compact_revision or await _compacted(client)
+        return Bounds(oldest, max(present, oldest))
     return Bounds(1, present)
 
 
+async def _compacted(client: Client) -> int:
+    """The revision of the last compaction: a read that comes too late is not told of it, a watch is."""
+    try:
+        async with asyncio.timeout(SILENCE), client.watch(OBJECTS, start_revision=1) as watch:
+            async for _ in watch:
+                continue
+    except TimeoutError:
+        raise TimedOut from None
+    except Compacted as error:
+        return error.compact_revision
+    raise AssertionError("a watch ends by an error only")
+
+
 async def changes(client: Client, key: bytes, range_end: bytes, first: int, last: int) -> AsyncGenerator[Event, None]:
-    """Every change of the revisions `first` to `last` on the keys, in order, a response of the watch at a time.
+    """Every change of the revisions `first` to `last` on the keys, in order; a response of the watch is in memory.
 
     Raises Compacted if `first` is compacted away, also while it runs; TimedOut when the store falls silent.
     """
+    there = None if range_end else await client.get(key, revision=last)
+    if there is not None:
+        last = there.mod_revision  # nothing comes after it: the end is known
     if first > last:
         return
+    asks = there is None and await _answers_progress(client)
+    # Every revision changes some key: who watches all of them sees the end too, and needs nothing but the events.
+    watched, end = (key, range_end) if there is not None or asks else (b"\0", b"\0")
     loop = asyncio.get_running_loop()
-    async with client.watch(key, range_end, start_revision=first) as watch:
-        await watch.request_progress()
+    async with client.watch(watched, end, start_revision=first) as watch:
         heard = loop.time()
         while True:
+            if asks:
+                await watch.request_progress()
             try:
                 async with asyncio.timeout(ASK_AGAIN):
                     response = await anext(watch)
             except TimeoutError:
                 if loop.time() - heard > SILENCE:
                     raise TimedOut from None
-                await watch.request_progress()
                 continue
             heard = loop.time()
             for event in response.events:
-                if event.kv.mod_revision > last:
-                    return
-                yield event
-            if not response.events and response.header.revision >= last:
+                if event.kv.mod_revision <= last and _within(event.kv.key, key, range_end):
+                    yield event
+            reached = response.events[-1].kv.mod_revision if response.events else response.header.revision
+            if reached >= last and (response.events or asks):
                 return
+
+
+def _within(each: bytes, key: bytes, range_end: bytes) -> bool:
+    if not range_end:
+        return each == key
+    return each >= key and (range_end == b"\0" or each < range_end)
+
+
+async def _answers_progress(client: Client) -> bool:
+    """Whether the answer to a request for progress means that the events before it were sent.
+
+    Before 3.4.25 and 3.5.8 an etcd answered at once, however far behind the watch was.
+    """
+    version = (await client.status()).version
+    numbers = [int(part) for part in re.findall(r"[0-9]+", version)[:3]]
+    return numbers >= [3, 5, 8] or [3, 4, 25] <= numbers < [3, 5]
 
 
 async def rows(
@@ -148,10 +184,15 @@ async def telling(client: Client, *revisions: int) -> AsyncIterator[None]:
 
 async def _unreadable(client: Client, revisions: tuple[int, ...]) -> CliError | None:
     bounds = await readable(client)
+    problems = filter(None, (unreadable(revision, bounds) for revision in revisions))
+    return next(map(CliError, problems), None)
+
+
+def unreadable(revision: int, bounds: Bounds) -> str | None:
+    """Why a revision cannot be read, and which ones can be; None if it can."""
     which = f"revisions {bounds.oldest} to {bounds.present} can be read"
-    for revision in revisions:
-        if revision < bounds.oldest:
-            return CliError(f"revision {revision} is compacted away: {which}")
-        if revision > bounds.present:
-            return CliError(f"revision {revision} is not there yet: {which}")
+    if revision < bounds.oldest:
+        return f"revision {revision} is compacted away: {which}"
+    if revision > bounds.present:
+        return f"revision {revision} is not there yet: {which}"
     return None
