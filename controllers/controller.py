@@ -236,25 +236,25 @@ class Controller:
             if request is None:
                 return
             try:
-                await self._run(request)
+                ended = await self._run(request, loop)
             finally:
                 queue.done(request)
             runs += 1
-            if runs >= RUNS_BETWEEN_YIELDS or loop.time() - started > SECONDS_BETWEEN_YIELDS:
+            if runs >= RUNS_BETWEEN_YIELDS or ended - started > SECONDS_BETWEEN_YIELDS:
                 await asyncio.sleep(0)
                 runs, started = 0, loop.time()
 
-    async def _run(self, request: Request) -> None:
-        if request in self._unseen:
+    async def _run(self, request: Request, loop: asyncio.AbstractEventLoop) -> float:
+        """Run the reconciler for a key; the loop's time when that ended."""
+        if self._unseen and request in self._unseen:
             await self._catch_up(request, self._unseen.pop(request))
-        loop = asyncio.get_running_loop()
         self._runs += 1
         context = Context(self, request, self._runs)
         self._active[request] = None
         started = loop.time()
         deadline: asyncio.Timeout | None = None
         try:
-            if request in self._undecided:
+            if self._undecided and request in self._undecided:
                 await self._decide(request)
             if self._timeout is None:
                 result = await self._reconcile(context, request)
@@ -277,7 +277,8 @@ class Controller:
             outcome, result = Outcome.ERROR, None
             self._report(context, error, timed_out=False)
         finally:
-            self._reconcile_seconds.observe(loop.time() - started)
+            ended = loop.time()
+            self._reconcile_seconds.observe(ended - started)
             del self._active[request]
             if context.written:
                 self._remember(request, context.written)
@@ -285,6 +286,7 @@ class Controller:
                 self._undecided.setdefault(request, set()).update(context.undecided)
         self._outcomes[outcome] += 1
         self._settle(request, outcome, result)
+        return ended
 
     def _settle(self, request: Request, outcome: Outcome, result: Result | None) -> None:
         queue = self.queue

@@ -15,7 +15,7 @@ import asyncio
 import heapq
 from bisect import insort
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Generic, TypeVar
 
 import msgspec
@@ -119,7 +119,8 @@ class QueueCore(Generic[K]):
         """
         if self._shut:
             return
-        self._raise(key, priority)
+        if priority or self._priority or self._processed_at:
+            self._raise(key, priority)
         if self._waiting:
             self._waiting.pop(key, None)
         if key not in self._dirty:
@@ -222,6 +223,11 @@ class QueueCore(Generic[K]):
         return self._shut
 
     @property
+    def ready(self) -> bool:
+        """Whether a key can be got now. O(1)."""
+        return bool(self._levels)
+
+    @property
     def drained(self) -> bool:
         """Shut down, nothing queued, nothing being processed."""
         return self._shut and not self._levels and not self._processing
@@ -267,9 +273,7 @@ class QueueCore(Generic[K]):
     def _raise(self, key: K, priority: int | None) -> None:
         """Note the priority of an add; a key that is ready moves up to it."""
         if priority is None:
-            priority = self._processed_at.get(key, 0) if self._processed_at else 0
-        if not priority and not self._priority:
-            return
+            priority = self._processed_at.get(key, 0)
         dirty = key in self._dirty
         if dirty or key in self._waiting:
             present = self._priority.get(key, 0)
@@ -330,25 +334,27 @@ class WorkQueue(Generic[K]):
         self._core: QueueCore[K] = QueueCore(base_delay=base_delay, max_delay=max_delay, qps=qps, burst=burst)
         self._getters: deque[asyncio.Future[None]] = deque()
         self._drainers: list[asyncio.Future[None]] = []
+        # The running loop's clock, once there was a call: to ask which loop runs costs more than the rest of an `add`.
+        self._time: Callable[[], float] = self._first_time
         # Armed only while a getter waits; never later than the core's next ready time.
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, key: K, priority: int | None = None) -> None:
         """The key needs a run, now or when the run it is in ends. priority: see `QueueCore.add`."""
-        self._core.add(key, asyncio.get_running_loop().time(), priority)
+        self._core.add(key, self._time(), priority)
         if self._getters:
             self._wake_if_ready()
 
     def add_after(self, key: K, delay: float, priority: int | None = None) -> None:
         """Add in `delay` seconds, unless the key is to run sooner."""
-        self._core.add_after(key, delay, asyncio.get_running_loop().time(), priority)
+        self._core.add_after(key, delay, self._time(), priority)
         if self._getters:
             self._wake_if_ready()
             self._arm()
 
     def add_rate_limited(self, key: K, priority: int | None = None) -> None:
         """Add after the key's backoff; see `QueueCore.add_rate_limited`. Call before `done`."""
-        self._core.add_rate_limited(key, asyncio.get_running_loop().time(), priority)
+        self._core.add_rate_limited(key, self._time(), priority)
         if self._getters:
             self._wake_if_ready()
             self._arm()
@@ -366,10 +372,9 @@ class WorkQueue(Generic[K]):
 
         Returns without yielding to the loop if a key is ready. Cancelling it takes no key.
         """
-        loop = asyncio.get_running_loop()
         core = self._core
         while True:
-            key = core.get(loop.time())
+            key = core.get(self._time())
             if key is not None:
                 if self._getters:
                     self._wake_if_ready()
@@ -377,7 +382,7 @@ class WorkQueue(Generic[K]):
                 return key
             if core.shutting_down:
                 return None
-            getter: asyncio.Future[None] = loop.create_future()
+            getter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._getters.append(getter)
             self._arm()
             try:
@@ -395,7 +400,7 @@ class WorkQueue(Generic[K]):
     def done(self, key: K) -> None:
         """The worker has finished the key; if it was added meanwhile it is ready again."""
         core = self._core
-        core.done(key, asyncio.get_running_loop().time())
+        core.done(key, self._time())
         if self._getters:
             self._wake_if_ready()
         if self._drainers and core.drained:
@@ -427,10 +432,14 @@ class WorkQueue(Generic[K]):
 
     def statistics(self) -> QueueStatistics:
         """The queue at this moment."""
-        return self._core.statistics(asyncio.get_running_loop().time())
+        return self._core.statistics(self._time())
+
+    def _first_time(self) -> float:
+        self._time = asyncio.get_running_loop().time
+        return self._time()
 
     def _wake_if_ready(self) -> None:
-        if len(self._core) > 0:
+        if self._core.ready:
             self._wake()
 
     def _wake(self) -> None:
