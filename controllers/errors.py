@@ -41,3 +41,7 @@ class ManagerError(ControllerError):
 
 class LeadershipLost(ControllerError):
     """This process was the leader and no longer is: it must end, or begin anew as a candidate."""
+
+
+class EndpointError(ControllerError):
+    """Metrics and health cannot be served there, or a check of them fails; the text says why."""

@@ -10,21 +10,23 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 import msgspec
 import structlog
 
 from controllers.catching_up import catch_up
 from controllers.composite import Composite, DesiredFunction, FinalizeFunction
-from controllers.controller import CATCH_UP_TIMEOUT, SYNC_TIMEOUT, Controller, ControllerStatistics, Reconciler
+from controllers.controller import Controller, ControllerStatistics, Reconciler
 from controllers.core.events import EventBroadcaster
 from controllers.errors import ControllerError, LeadershipLost, ManagerError
 from controllers.handlers import MapFunction, Source, controller_owner, own_key
 from controllers.leader import LeaderElection, LeaderElector, LeaderStatistics
 from controllers.predicates import Predicate
 from controllers.reconcile import Request
+from controllers.settings import Settings
 from controllers.stores import open_store
 from controllers.workqueue import WorkQueue
 from informer import (
@@ -45,14 +47,18 @@ from kvstore.api import Client
 from kvstore.client.fenced import FencedClient
 from kvstore.errors import DataDirError, KvError
 
-CONNECT_TIMEOUT = 10.0  # at the start a server may be on its way up, as when both are started together
-STOP_TIMEOUT = 30.0  # controller-runtime's GracefulShutdownTimeout
 # What a cancelled task has to end. Only a reconciler's thread can take longer; it is then left behind.
 CANCEL_TIMEOUT = 5.0
+
+if TYPE_CHECKING:
+    from controllers.endpoints import Endpoints
 
 ReconcilerT = TypeVar("ReconcilerT", bound=Reconciler)
 ParentT = TypeVar("ParentT", bound=Resource)
 Runnable = Callable[[], Coroutine[Any, Any, None]]
+Check = Callable[[], object]
+"""A health check: it raises, or answers False, when something is wrong. It may be `async def`."""
+BUILT_IN_CHECKS = {"healthz": ("ping", "event-loop"), "readyz": ("ping", "informers", "store")}
 
 log = structlog.get_logger("controllers")
 
@@ -64,11 +70,16 @@ def utc_now() -> datetime:
 
 class ManagerStatistics(msgspec.Struct, frozen=True):
     """Controllers by name, informers by kind (`deployments.apps`, or the plural alone in the core group) and, as for
-    kubectl, the part of it that they have (`pods -n default -l app=web`)."""
+    kubectl, the part of it that they have (`pods -n default -l app=web`).
+
+    requests: what its object clients asked of the store, see `ClientStatistics`; store: where that is.
+    """
 
     controllers: Mapping[str, ControllerStatistics]
     informers: Mapping[str, InformerStatistics]
     leader: LeaderStatistics | None = None  # this process as a candidate
+    requests: Mapping[str, Mapping[str, int]] = {}
+    store: str = ""
 
 
 class ControllerOptions(TypedDict, total=False):
@@ -94,10 +105,10 @@ class _Definition(msgspec.Struct, frozen=True):
     reads: tuple[type[Resource], ...]
     namespace: str | None
     selector: Selector | None
-    workers: int
+    workers: int | None
     timeout: float | None
     leader_election: bool
-    queue: Callable[[], WorkQueue[Request]]
+    queue: Callable[[], WorkQueue[Request]] | None
 
     def kinds(self) -> list[type[Resource]]:
         return list(dict.fromkeys([*(source.cls for source in self.sources), *self.reads]))
@@ -110,11 +121,15 @@ class Manager:
     client: any `kvstore` client instead; it stays the caller's to close.
     transform: what its caches keep of every object, see `informer.transforms`; None = all of it.
     now, rng: the wall clock and the randomness of everything below.
+    settings: every number in it, see `controllers.settings`; None = as environment and file have them. What is given
+        here by name wins over both:
     connect_timeout: seconds for which servers that cannot be reached at the start are tried again.
     stop_timeout: seconds that runs in progress have to end before they are cancelled.
     sync_timeout: seconds that the caches have to fill at the start.
+    http: HOST:PORT where metrics, health and statistics are served, see `controllers.endpoints`; "" = nowhere.
 
-    leader_election: the office that this process must hold to act; None = it acts at once. Until it is `elected` its
+    leader_election: the office that this process must hold to act, `NAME` or `NAMESPACE/NAME` for one with the
+        settings' numbers; None = it acts at once. Until it is `elected` its
         caches and queues are filled, so that it can take over at once. What it writes through `client` and contexts is
         fenced: writes of a process that is not the leader raise `Fenced`, however late it learns of it. Losing the
         office stops the manager with LeadershipLost.
@@ -131,13 +146,25 @@ class Manager:
         transform: Transform | None = None,
         now: Callable[[], datetime] = utc_now,
         rng: random.Random | None = None,
-        connect_timeout: float = CONNECT_TIMEOUT,
-        leader_election: LeaderElection | None = None,
-        stop_timeout: float = STOP_TIMEOUT,
-        sync_timeout: float = SYNC_TIMEOUT,
+        settings: Settings | None = None,
+        connect_timeout: float | None = None,
+        leader_election: LeaderElection | str | None = None,
+        stop_timeout: float | None = None,
+        sync_timeout: float | None = None,
+        http: str | None = None,
     ) -> None:
         if store is not None and client is not None:
             raise ValueError("give a store or a client, not both")
+        self._arguments: dict[str, Any] = {
+            "connect_timeout": connect_timeout,
+            "stop_timeout": stop_timeout,
+            "sync_timeout": sync_timeout,
+            "http": http,
+        }
+        self._settings = Settings.load(base=settings or Settings(), environ={}, **self._arguments)
+        self._given_settings = settings
+        self._config: Path | None = None
+        self._is_guest = False
         self.store = store
         self._given_client = client
         self._transform = transform
@@ -145,20 +172,21 @@ class Manager:
         self._rng = random.Random() if rng is None else rng
         self.events = EventBroadcaster(lambda: self.store_client, now=self._now, rng=self._rng)
         """Records Events in the name of components: `manager.events.recorder("backup").event(...)`."""
-        self._connect_timeout = connect_timeout
-        self._stop_timeout = stop_timeout
         self.leader_election = leader_election
         self.elected = asyncio.Event()
         """Set while the manager may act: at once without leader election."""
-        self._sync_timeout = sync_timeout
         self._serve = False
         self._definitions: dict[str, _Definition] = {}
         self._indexes: dict[ResourceType, dict[str, Indexer]] = {}
         self._runnables: list[tuple[str, Runnable, bool]] = []
+        self.healthz_checks: dict[str, Check] = {}
+        self.readyz_checks: dict[str, Check] = {}
 
         self._entered = self._started = self._stopping = False
         self._resources = AsyncExitStack()
         self._store_client: Client | None = None
+        self._store_name = ""
+        self._endpoints: Endpoints | None = None
         self._client: ObjectClient | None = None
         self._unfenced: ObjectClient | None = None
         self._elector: LeaderElector | None = None
@@ -221,11 +249,11 @@ class Manager:
         predicates: Mapping[type[Resource], Predicate] | None = None,
         namespace: str | None = None,
         selector: SelectorLike = None,
-        workers: int = 1,
+        workers: int | None = None,
         timeout: float | None = None,
         leader_election: bool = True,
         name: str | None = None,
-        queue: Callable[[], WorkQueue[Request]] = WorkQueue,
+        queue: Callable[[], WorkQueue[Request]] | None = None,
     ) -> None:
         """Reconcile `cls`: an event on an object of it, or on what concerns it, leads to a run for its key.
 
@@ -239,17 +267,17 @@ class Manager:
         namespace: see only the objects there, of every kind that has namespaces. selector: see only the objects of
             `cls` with such labels. Only these are cached; for this controller there are no others, and one that ceases
             to match is gone.
-        workers: how many keys at the same time. timeout: seconds a run may take.
+        workers: how many keys at the same time. timeout: seconds a run may take, 0 = no limit. Without them, and
+            without a queue: as the settings have it.
         leader_election: False = it also acts in processes that are not the leader, and is not fenced.
-        name: for logs and statistics; the kind in lower case unless given. queue: makes the work queue, for limits
-            other than client-go's.
+        name: for logs and statistics; the kind in lower case unless given. queue: makes the work queue.
         """
         self._check_not_stopped()
         name = cls.TYPE.kind.lower() if name is None else name
         namespace = namespace or None
         if namespace is not None and not cls.TYPE.namespaced:
             raise ValueError(f"{cls.__name__} objects are in no namespace, {namespace!r} was asked for")
-        if workers < 1:
+        if workers is not None and workers < 1:
             raise ValueError(f"controller {name!r}: workers must be at least 1, not {workers}")
         if name in self._definitions:
             raise ValueError(f"there is a controller {name!r} already: give this one another name=")
@@ -278,9 +306,11 @@ class Manager:
         self._leaving.add(task)
         controller.stop()
         try:
-            if not await _end({task}, self._stop_timeout):
+            if not await _end({task}, self._settings.stop_timeout):
                 log.warning(
-                    "stop_timed_out", seconds=self._stop_timeout, active={name: [r.key for r in controller.active]}
+                    "stop_timed_out",
+                    seconds=self._settings.stop_timeout,
+                    active={name: [r.key for r in controller.active]},
                 )
         finally:
             await _cancel({task})
@@ -310,10 +340,26 @@ class Manager:
         name = name or str(getattr(runnable, "__name__", "runnable"))
         self._runnables.append((name, runnable, leader_election))
 
-    def use_client(self, client: Client) -> None:
-        """Run on this client instead of the store that the manager was made for. It stays the caller's to close."""
+    def add_healthz_check(self, name: str, check: Check) -> None:
+        """Ask it for `/healthz`, too: it raises, or answers False, when only a restart of the process would help."""
+        self._add_check("healthz", self.healthz_checks, name, check)
+
+    def add_readyz_check(self, name: str, check: Check) -> None:
+        """Ask it for `/readyz`, too: it raises, or answers False, while the process cannot do its work."""
+        self._add_check("readyz", self.readyz_checks, name, check)
+
+    def _add_check(self, kind: str, checks: dict[str, Check], name: str, check: Check) -> None:
+        if not name or name in checks or name in BUILT_IN_CHECKS[kind]:
+            raise ValueError(f"there is a check {name!r} of {kind} already" if name else "a check needs a name")
+        checks[name] = check
+
+    def use_client(self, client: Client, config: Path | None = None) -> None:
+        """Run as a guest: on this client instead of the store that the manager was made for, and without endpoints of
+        its own unless it was made with some. The client stays the caller's to close. config: the file of settings."""
         self._check_not_started()
         self._given_client = client
+        self._config = config
+        self._is_guest = True
 
     def _check_not_started(self) -> None:
         if self._entered:
@@ -336,6 +382,21 @@ class Manager:
     def rng(self) -> random.Random:
         """The randomness that everything below uses."""
         return self._rng
+
+    @property
+    def settings(self) -> Settings:
+        """What it goes by; environment and file are read at the start."""
+        return self._settings
+
+    @property
+    def http_address(self) -> str:
+        """HOST:PORT where metrics and health are served; "" where they are not."""
+        return "" if self._endpoints is None else self._endpoints.address
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a store: from shortly after the start to the end."""
+        return self._store_client is not None
 
     @property
     def controller_names(self) -> list[str]:
@@ -408,7 +469,19 @@ class Manager:
             controllers={name: controller.statistics() for name, controller in self._controllers.items()},
             informers={} if self._informers is None else self._informers.statistics(),
             leader=None if self._elector is None else self._elector.statistics(),
+            requests=self._requests(),
+            store=self._store_name,
         )
+
+    def _requests(self) -> dict[str, dict[str, int]]:
+        requests: dict[str, dict[str, int]] = {}
+        for client in {self._client, self._unfenced} - {None}:
+            assert client is not None
+            for method, codes in client.statistics().requests.items():
+                counts = requests.setdefault(method, {})
+                for code, count in codes.items():
+                    counts[code] = counts.get(code, 0) + count
+        return requests
 
     # ---- start and stop --------------------------------------------------------------------------------------------
 
@@ -418,6 +491,8 @@ class Manager:
         With leader election it does not wait for the workers: `await manager.elected.wait()` does.
         """
         self._check_not_started()
+        if self._given_settings is None:
+            self._settings = Settings.load(self._config, **self._arguments)
         self._entered = True
         self._body = asyncio.current_task()
         try:
@@ -477,25 +552,41 @@ class Manager:
             async with self:
                 log.info("manager_started", controllers=sorted(self._controllers))
                 await self.wait_stopped()
-                log.info("manager_stopping", seconds=self._stop_timeout)
+                log.info("manager_stopping", seconds=self._settings.stop_timeout)
         finally:
             for number in signals:
                 loop.remove_signal_handler(number)
 
     async def _open(self) -> None:
+        settings = self._settings
+        await self._serve_http()
         if self._given_client is not None:
             self._store_client = self._given_client
         else:
-            opened = open_store(self.store, serve=self._serve, rng=self._rng, connect_timeout=self._connect_timeout)
+            opened = open_store(
+                self.store or settings.store or None,
+                serve=self._serve,
+                rng=self._rng,
+                connect_timeout=settings.connect_timeout,
+            )
             self._store_client = await self._resources.enter_async_context(opened)
+        self._store_name = ",".join(getattr(self._store_client, "endpoints", ())) or "local"
         self._client = self._unfenced = ObjectClient(self._store_client, now=self._now, rng=self._rng)
         if self.leader_election is not None:
-            elector = LeaderElector(self._store_client, self.leader_election, now=self._now, rng=self._rng)
+            election = self.leader_election
+            if isinstance(election, str):
+                election = settings.election(election)
+            elector = LeaderElector(self._store_client, election, now=self._now, rng=self._rng)
             fenced = FencedClient(self._store_client, lambda: elector.fence, elector.doubt)
             self._client = ObjectClient(fenced, now=self._now, rng=self._rng)
             self._elector = elector
         await self._define(self.kinds)
-        self._informers = Informers(self._store_client, rng=self._rng, on_failure=self._informer_failed)
+        self._informers = Informers(
+            self._store_client,
+            rng=self._rng,
+            queue_limit=settings.handler_queue_limit,
+            on_failure=self._informer_failed,
+        )
         self._run_prefix = f"{self._rng.getrandbits(32):08x}"
         self._recording = self._start("events", self.events.run())
         for definition in self._definitions.values():
@@ -510,6 +601,16 @@ class Manager:
         for controller in self._controllers.values():
             await controller.started.wait()
         self._run_runnables(leader_election=True)
+
+    async def _serve_http(self) -> None:
+        address = self._settings.http
+        if self._is_guest and self._given_settings is None:
+            address = self._arguments["http"]
+        if address:
+            from controllers.endpoints import Endpoints  # aiohttp is not needed otherwise
+
+            self._endpoints = Endpoints([self], address, self._settings)
+            await self._resources.enter_async_context(self._endpoints)
 
     def _run_runnables(self, *, leader_election: bool) -> None:
         for name, runnable, when_elected in self._runnables:
@@ -527,17 +628,19 @@ class Manager:
 
     async def _see_predecessor(self) -> None:
         """Wait until the caches show what the last leader wrote. No write of its can come any more: they are fenced."""
+        seconds = self._settings.catch_up_timeout
         try:
-            async with asyncio.timeout(CATCH_UP_TIMEOUT):
+            async with asyncio.timeout(seconds):
                 for name, informers in self._used.items():
                     definition = self._definitions[name]
                     for cls, informer in zip(definition.kinds(), informers, strict=True):
                         await catch_up(self.store_client, informer.cache, _prefix(cls.TYPE, definition.namespace))
         except (TimeoutError, KvError) as error:
-            log.warning("caches_behind_the_last_leader", seconds=CATCH_UP_TIMEOUT, error=str(error) or "timed out")
+            log.warning("caches_behind_the_last_leader", seconds=seconds, error=str(error) or "timed out")
 
     def _launch(self, definition: _Definition, *, define: bool = False) -> None:
         """Start a controller; `define` its kinds in the store before."""
+        settings = self._settings
         namespace, name, primary = definition.namespace, definition.name, definition.sources[0].cls
         informers = {
             cls.TYPE: self._acquire(
@@ -556,17 +659,18 @@ class Manager:
             definition.reconcile,
             sources=definition.sources,
             informers=informers,
-            client=self.client if definition.leader_election else self._unfenced_client,
+            client=(self.client if definition.leader_election else self._unfenced_client).with_field_manager(name),
             elected=self.elected if definition.leader_election else None,
             now=self._now,
             see=see,
             recorder=self.events.recorder(name),
             run_prefix=self._run_prefix,
             namespace=namespace,
-            workers=definition.workers,
-            queue=definition.queue(),
-            timeout=definition.timeout,
-            sync_timeout=self._sync_timeout,
+            workers=definition.workers or settings.workers,
+            queue=settings.queue() if definition.queue is None else definition.queue(),
+            timeout=(settings.reconcile_timeout if definition.timeout is None else definition.timeout) or None,
+            sync_timeout=settings.sync_timeout,
+            catch_up_timeout=settings.catch_up_timeout,
         )
 
         async def define_and_run() -> None:
@@ -595,10 +699,10 @@ class Manager:
             for controller in self._controllers.values():
                 controller.stop()
             # A leader no more, what is in progress can write nothing: there is no point in waiting for it.
-            patience = 0.0 if isinstance(self._failure, LeadershipLost) else self._stop_timeout
+            patience = 0.0 if isinstance(self._failure, LeadershipLost) else self._settings.stop_timeout
             if not await _end(tasks, patience) and patience:
                 active = {name: [r.key for r in c.active] for name, c in self._controllers.items() if c.active}
-                log.warning("stop_timed_out", seconds=self._stop_timeout, active=active)
+                log.warning("stop_timed_out", seconds=self._settings.stop_timeout, active=active)
         finally:
             await _cancel(tasks)
             if self._recording is not None:

@@ -17,15 +17,16 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self, get_args, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import msgspec
 import structlog
 
 from controllers.controller import CATCH_UP_TIMEOUT, SYNC_TIMEOUT
 from controllers.errors import ControllerError
-from controllers.leader import JITTER, LEASE_SECONDS, RENEW_DEADLINE, RETRY_PERIOD
-from controllers.workqueue import BASE_DELAY, BURST, MAX_DELAY, QPS
+from controllers.leader import JITTER, LEASE_SECONDS, RENEW_DEADLINE, RETRY_PERIOD, LeaderElection
+from controllers.reconcile import Request
+from controllers.workqueue import BASE_DELAY, BURST, MAX_DELAY, QPS, WorkQueue
 from informer.shared import QUEUE_LIMIT
 
 PREFIX = "LISTWATCH_"
@@ -130,16 +131,39 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 f"got {self.lease_seconds}, {renew:g} and {retry:g}"
             )
 
+    def queue(self) -> WorkQueue[Request]:
+        """A work queue with these limits."""
+        return WorkQueue(
+            base_delay=self.queue_base_delay,
+            max_delay=self.queue_max_delay,
+            qps=self.queue_qps or None,
+            burst=self.queue_burst,
+        )
+
+    def election(self, name: str) -> LeaderElection:
+        """An election with these numbers for the office `NAME` or `NAMESPACE/NAME`."""
+        namespace, _, name = name.rpartition("/")
+        return LeaderElection(
+            name,
+            namespace=namespace or "default",
+            lease_seconds=self.lease_seconds,
+            renew_deadline=self.lease_renew_deadline,
+            retry_period=self.lease_retry_period,
+        )
+
     @classmethod
     def load(
         cls,
         config: str | os.PathLike[str] | None = None,
         environ: Mapping[str, str] = os.environ,
+        *,
+        base: Settings | None = None,
         **arguments: Any,
-    ) -> Self:
+    ) -> Settings:
         """The settings as arguments, environment and file have them.
 
-        config: the file; None = what LISTWATCH_CONFIG names, if anything. arguments: by name; None = not given.
+        config: the file; None = what LISTWATCH_CONFIG names, if anything. base: instead of the defaults.
+        arguments: by name; None = not given.
         Raises SettingError. Variables that begin with LISTWATCH_ and are no setting are one warning in the log.
         """
         given: dict[str, tuple[Any, str]] = {}
@@ -155,7 +179,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         given |= {name: (value, "argument") for name, value in arguments.items() if value is not None}
         values = {name: _value(name, value, source) for name, (value, source) in given.items()}
         try:
-            return cls(**values)
+            return msgspec.structs.replace(base or cls(), **values)
         except SettingError as error:
             sources = ", ".join(f"{name} from {source}" for name, (_, source) in given.items() if name in str(error))
             raise SettingError(f"{error} ({sources})" if sources else str(error)) from None

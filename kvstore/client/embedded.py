@@ -36,7 +36,7 @@ from kvstore.api import (
     WatchResponse,
 )
 from kvstore.errors import Compacted, Stopped, Unavailable, WatchCanceled
-from kvstore.node import Node
+from kvstore.node import Node, NodeStatistics
 from kvstore.record import decode
 from kvstore.snapshot import blobs
 from kvstore.store import DeleteResult, OpResult, PutResult, RangeResult
@@ -161,6 +161,10 @@ class EmbeddedClient:
         """All leases."""
         self._check_open()
         return LeaseLeasesResponse(self._node.header(), self._node.leases())
+
+    def statistics(self) -> NodeStatistics:
+        """The numbers of the store, its watchers and leases now."""
+        return self._node.statistics()
 
     async def status(self) -> StatusResponse:
         """Version and sizes."""
