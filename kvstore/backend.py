@@ -58,12 +58,16 @@ log = structlog.get_logger("kvstore")
 
 
 class Commit:
-    """What one LMDB transaction writes: records in revision order, leases, meta numbers, rows. None deletes."""
+    """What one LMDB transaction writes: records, leases, meta numbers, rows. None deletes.
 
-    __slots__ = ("leases", "meta", "records", "rows")
+    `records` are those of `revisions`, packed and ascending.
+    """
+
+    __slots__ = ("leases", "meta", "records", "revisions", "rows")
 
     def __init__(self) -> None:
-        self.records: list[tuple[bytes, bytes]] = []
+        self.revisions: list[int] = []
+        self.records: list[bytes] = []
         self.leases: dict[int, int | None] = {}
         self.meta: dict[str, int] = {}
         self.rows: dict[tuple[str, bytes], bytes | None] = {}  # by table and key
@@ -256,9 +260,10 @@ class Backend:
         """The job that writes one batch, durably; all of it or nothing."""
         db = self._db
         with db.env.begin(write=True) as txn:
-            if batch.records:
+            if batch.revisions:
+                rows = zip(to_keys(batch.revisions), batch.records, strict=True)
                 with txn.cursor(db=db.revisions) as cursor:
-                    consumed, added = cursor.putmulti(batch.records, append=True)
+                    consumed, added = cursor.putmulti(rows, append=True)
                 if not consumed == added == len(batch.records):
                     raise lmdb.Error("revisions out of order")
             for lease_id, ttl in batch.leases.items():
@@ -291,25 +296,22 @@ class Backend:
 
     # ---- reads ----------------------------------------------------------------------------------------------------
 
-    def get(self, revision: int) -> bytes | None:
-        """The record of a packed revision. Raises Unavailable."""
-        db = self._db
-        try:
-            with db.env.begin(db=db.revisions) as txn:
-                return txn.get(to_key(revision))
-        except lmdb.Error as error:
-            raise _unreadable(error) from error
-
-    def get_many(self, revisions: Sequence[int]) -> list[bytes]:
-        """The records of packed revisions, in their order. Raises KvError if one is missing."""
+    def find(self, revisions: Sequence[int]) -> list[bytes | None]:
+        """The records of packed revisions, in their order; None for one that is not there. Raises Unavailable."""
+        if not revisions:
+            return []
         if len(revisions) >= MANY:
             self._mapped.keep_small()
         db = self._db
         try:
             with db.env.begin(db=db.revisions) as txn:
-                records = list(map(txn.get, to_keys(revisions)))
+                return list(map(txn.get, to_keys(revisions)))
         except lmdb.Error as error:
             raise _unreadable(error) from error
+
+    def get_many(self, revisions: Sequence[int]) -> list[bytes]:
+        """The records of packed revisions, in their order. Raises KvError if one is missing."""
+        records = self.find(revisions)
         if None in records:
             raise KvError("etcdserver: the index refers to a revision that is not in the database")
         return records  # type: ignore[return-value]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from kvstore.api import Event, EventType
 from kvstore.record import decode, varint
 from kvstore.revision import TOMBSTONE, main_of
@@ -10,23 +12,20 @@ _EVENTS_FIELD = b"\x5a"  # field 11 of etcdserverpb.WatchResponse, length-delimi
 _DELETE_TYPE = b"\x08\x01"
 
 
-class StoredEvent:
+class StoredEvent(msgspec.Struct, eq=False, gc=False):  # one delete makes hundreds of thousands: not for the collector
     """One change: its packed revision, its record, and the packed revision that it replaced (0 = none).
 
     `prev` is the replaced record; the watch hub fills it in when a watcher asks for it.
     """
 
-    __slots__ = ("_value", "_wire", "_wire_prev", "key", "prev", "prev_revision", "record", "revision")
-
-    def __init__(self, revision: int, key: bytes, record: bytes, prev_revision: int) -> None:
-        self.revision = revision
-        self.key = key
-        self.record = record
-        self.prev_revision = prev_revision
-        self.prev: bytes | None = None
-        self._value: Event | None = None
-        self._wire: bytes | None = None
-        self._wire_prev: bytes | None = None
+    revision: int
+    key: bytes
+    record: bytes
+    prev_revision: int
+    prev: bytes | None = None
+    _value: Event | None = None
+    _wire: bytes | None = None
+    _wire_prev: bytes | None = None
 
     @property
     def type(self) -> EventType:

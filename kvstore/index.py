@@ -8,9 +8,9 @@ Complexity: a lookup is O(log r) in the revisions of the key; a range O(log n + 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from sortedcontainers import SortedDict, SortedSet
+from sortedcontainers import SortedDict, SortedList
 
 from kvstore.revision import TOMBSTONE, ceiling, is_tombstone, main_of
 
@@ -40,7 +40,7 @@ class Index:
 
     def __init__(self) -> None:
         self._keys: SortedDict = SortedDict()  # key -> list[Generation], never an empty list
-        self._deleted: SortedSet = SortedSet()  # keys whose newest revision is a tombstone
+        self._deleted: SortedList = SortedList()  # keys whose newest revision is a tombstone
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -57,20 +57,24 @@ class Index:
         previous: int = last.revisions[-1]
         if previous & TOMBSTONE:
             generations.append(Generation(main_of(revision), revision, 1))
-            self._deleted.discard(key)
+            self._deleted.remove(key)
             return main_of(revision), 1, 0
         last.revisions.append(revision)
         last.versions += 1
         return last.created, last.versions, previous
 
-    def delete(self, key: bytes, tombstone: int) -> int:
-        """End the life of a live key. Gives the packed revision it ends."""
-        last = self._keys[key][-1]
-        previous: int = last.revisions[-1]
-        assert not previous & TOMBSTONE, "only a live key can be deleted"
-        last.revisions.append(tombstone)
-        self._deleted.add(key)
-        return previous
+    def delete(self, keys: Sequence[bytes], tombstones: Sequence[int]) -> list[int]:
+        """End the lives of live keys, one tombstone each. Gives the packed revisions they end."""
+        held = self._keys
+        replaced: list[int] = []
+        for key, tombstone in zip(keys, tombstones, strict=True):
+            revisions = held[key][-1].revisions
+            previous = revisions[-1]
+            assert not previous & TOMBSTONE, "only a live key can be deleted"
+            revisions.append(tombstone)
+            replaced.append(previous)
+        self._deleted.update(keys)
+        return replaced
 
     def undo(self, key: bytes, revision: int) -> None:
         """Take back the newest revision of a key."""
@@ -79,7 +83,7 @@ class Index:
         taken = last.revisions.pop()
         assert taken == revision, "undo goes from the newest revision back"
         if taken & TOMBSTONE:
-            self._deleted.discard(key)
+            self._deleted.remove(key)
             return
         last.versions -= 1
         if not last.revisions:
@@ -102,7 +106,7 @@ class Index:
             self._keys[key] = [Generation(created, revision, version)]
         elif generations[-1].ended:
             generations.append(Generation(created, revision, version))
-            self._deleted.discard(key)
+            self._deleted.remove(key)
         else:
             generations[-1].revisions.append(revision)
             generations[-1].versions = version
@@ -122,6 +126,11 @@ class Index:
         last = generations[-1]
         revision = last.revisions[-1]
         return (0, 0, 0) if revision & TOMBSTONE else (revision, last.created, last.versions)
+
+    def live(self, key: bytes, range_end: bytes) -> list[bytes]:
+        """The keys of [key, range_end) that are live in the newest state, staged too, in key order."""
+        keys = self._keys
+        return [each for each in self._span(key, range_end) if not keys[each][-1].revisions[-1] & TOMBSTONE]
 
     def range(self, key: bytes, range_end: bytes, main: int) -> list[tuple[bytes, int]]:
         """The live (key, packed revision) pairs of [key, range_end) at `main`, in key order."""
@@ -208,7 +217,7 @@ class Index:
                 break
             if not generations:
                 del self._keys[key]
-                self._deleted.discard(key)
+                self._deleted.remove(key)
 
     # ---- inside ---------------------------------------------------------------------------------------------------
 
@@ -251,8 +260,8 @@ def _live(generations: list[Generation], limit: int) -> int:
     return 0
 
 
-def _width(ordered: SortedSet | SortedDict, key: bytes, range_end: bytes) -> int:
-    """How many members of an ordered set lie in [key, range_end)."""
+def _width(ordered: SortedList | SortedDict, key: bytes, range_end: bytes) -> int:
+    """How many members of an ordered collection without doubles lie in [key, range_end)."""
     low = ordered.bisect_left(key)
     if not range_end:
         return int(key in ordered)

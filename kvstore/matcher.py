@@ -71,6 +71,18 @@ class Matcher(Generic[W]):
             del self._ranges[key, range_end]
             self._tree.remove(_interval(key, range_end, group))
 
+    def groups(self) -> Iterator[tuple[bytes, bytes, Group[W]]]:
+        """Every group with its key and range_end."""
+        for key, group in self._keys.items():
+            yield key, b"", group
+        for (key, range_end), group in self._ranges.items():
+            yield key, range_end, group
+
+    @property
+    def distinct(self) -> int:
+        """How many groups there are."""
+        return len(self._keys) + len(self._ranges)
+
     def match(self, key: bytes) -> Iterator[Group[W]]:
         """The groups of watchers that a change of `key` concerns."""
         exact = self._keys.get(key)

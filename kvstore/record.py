@@ -7,6 +7,8 @@ A tombstone's record has the key and the mod_revision, which is what a DELETE ev
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from kvstore.api import KeyValue
 
 _KEY, _CREATE, _MOD, _VERSION, _VALUE, _LEASE = b"\x0a", b"\x10", b"\x18", b"\x20", b"\x2a", b"\x30"
@@ -41,7 +43,13 @@ def encode(key: bytes, value: bytes, create: int, mod: int, version: int, lease:
 
 def encode_tombstone(key: bytes, mod: int) -> bytes:
     """The record of a deletion."""
-    return b"".join((_KEY, varint(len(key)), key, _MOD, varint(mod)))
+    return encode_tombstones((key,), mod)[0]
+
+
+def encode_tombstones(keys: Iterable[bytes], mod: int) -> list[bytes]:
+    """The records of deletions at one revision."""
+    end = _MOD + varint(mod)
+    return [_KEY + varint(len(key)) + key + end for key in keys]
 
 
 def etcd_tombstone(record: bytes) -> bytes:

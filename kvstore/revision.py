@@ -43,6 +43,11 @@ def ceiling(main: int) -> int:
     return (main + 1) << _MAIN_SHIFT
 
 
+def tombstones(main: int, sub: int, count: int) -> range:
+    """The packed revisions of `count` deletions in a row, the first of which is change `sub` of `main`."""
+    return range(pack(main, sub, tombstone=True), pack(main, sub + count, tombstone=True), 2)
+
+
 def to_key(packed: int) -> bytes:
     """The database key: 8 bytes main, `_`, 8 bytes sub, big-endian, and `t` for a tombstone (etcd's layout)."""
     key = _KEY.pack(packed >> _MAIN_SHIFT, b"_", packed >> 1 & _SUB_MASK)
@@ -53,7 +58,9 @@ def to_keys(packed: Sequence[int]) -> list[bytes]:
     """`to_key` of each; written out, since a large read asks for thousands."""
     pack_key = _KEY.pack
     return [
-        pack_key(each >> _MAIN_SHIFT, b"_", each >> 1 & _SUB_MASK) if not each & TOMBSTONE else to_key(each)
+        pack_key(each >> _MAIN_SHIFT, b"_", each >> 1 & _SUB_MASK)
+        if not each & TOMBSTONE
+        else pack_key(each >> _MAIN_SHIFT, b"_", each >> 1 & _SUB_MASK) + b"t"
         for each in packed
     ]
 

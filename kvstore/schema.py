@@ -154,7 +154,8 @@ def read(database: Reader, *, bump: int = 0) -> Iterator[Commit]:
             record = _tombstone(record, newest)
         else:
             _check(record, newest)
-        commit.records.append((key, record))
+        commit.revisions.append(from_key(key))
+        commit.records.append(record)
         size += len(record)
         if size >= COMMIT_BYTES:
             yield commit

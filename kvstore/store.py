@@ -28,8 +28,8 @@ from kvstore.event import StoredEvent
 from kvstore.histogram import Durations, Histogram
 from kvstore.index import Index
 from kvstore.recent import RecentRecords
-from kvstore.record import decode, encode, encode_tombstone, key_of, without_value
-from kvstore.revision import is_tombstone, main_of, pack, sub_of, to_key
+from kvstore.record import decode, encode, encode_tombstones, key_of, without_value
+from kvstore.revision import TOMBSTONE, is_tombstone, main_of, pack, tombstones
 from kvstore.txn import Path, decide, in_range
 
 # etcd removes 1,000 revisions a step and rests 10 ms; ours rests for as long as a step took, so writers get half.
@@ -90,6 +90,12 @@ class LeaseBook(Protocol):
 
     def attach(self, key: bytes, lease_id: int) -> int:
         """Move the key to the lease (0 = none); gives the lease it had, so that it can be moved back."""
+
+    def detach(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        """Take the keys from their leases; gives the leases of those that had one, for `attach_again`."""
+
+    def attach_again(self, leases: Mapping[bytes, int]) -> None:
+        """Undo `detach`."""
 
 
 class StoreStatistics(msgspec.Struct, frozen=True):
@@ -155,7 +161,8 @@ class Store:
         self._scheduled = NO_COMPACTION  # the staged counterpart of `compacted`
         self._gathering = Batch()
         self._committing: Batch | None = None
-        self._staged: dict[int, bytes] = {}  # records that LMDB does not have yet
+        # Records that LMDB does not have yet, but for tombstones: nothing reads those by their revision.
+        self._staged: dict[int, bytes] = {}
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -299,8 +306,9 @@ class Store:
             self.revision = batch.last_revision
             staged, recent = self._staged, self._recent
             for event in batch.events:
-                del staged[event.revision]
-                recent.add(event.revision, event.record)
+                if not event.revision & TOMBSTONE:
+                    del staged[event.revision]
+                    recent.add(event.revision, event.record)
         for waiter in batch.waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -326,7 +334,8 @@ class Store:
         while len(batch.events) > events:
             event = batch.events.pop()
             self.index.undo(event.key, event.revision)
-            del self._staged[event.revision]
+            self._staged.pop(event.revision, None)
+            batch.commit.revisions.pop()
             batch.commit.records.pop()
             batch.size -= len(event.record)
         while len(batch.undo) > undo:
@@ -468,18 +477,24 @@ class Store:
             ended = True
         return events, self.revision if ended or not events else events[-1].mod_revision
 
-    def fill_prev(self, event: StoredEvent) -> None:
-        """Read the record that an event replaced, if there is one and it is still known.
+    def fill_prevs(self, events: Sequence[StoredEvent]) -> None:
+        """Read the records that events replaced, where there is one and it is still known.
 
         As in etcd it is the key as it was before the event's revision, whatever else that revision did to it; nothing
         for a put that created the key.
         """
-        if event.prev_revision < 0:
-            event.prev_revision = self.index.previous(event.key, event.revision)
-        if event.prev_revision and sub_of(event.revision):
-            event.prev_revision = self.index.at(event.key, event.mod_revision - 1)
-        if event.prev is None and event.prev_revision:
-            event.prev = self._backend.get(event.prev_revision)
+        unknown: list[StoredEvent] = []
+        for event in events:
+            if event.prev is not None:
+                continue
+            if event.prev_revision < 0:
+                event.prev_revision = self.index.previous(event.key, event.revision)
+            if event.prev_revision and main_of(event.prev_revision) == event.mod_revision:
+                event.prev_revision = self.index.at(event.key, event.mod_revision - 1)
+            if event.prev_revision:
+                unknown.append(event)
+        for event, prev in zip(unknown, self._backend.find([event.prev_revision for event in unknown]), strict=True):
+            event.prev = prev
 
     # ---- compaction -----------------------------------------------------------------------------------------------
 
@@ -599,18 +614,34 @@ class WriteTxn:
         """Delete the keys of a range; the revision moves only if there were any."""
         store = self._store
         store._deletes += 1
+        replaced = self._delete(store.index.live(request.key, request.range_end))
+        return DeleteResult(self.revision, len(replaced), store._records(replaced) if request.prev_kv else [])
+
+    def delete_keys(self, keys: Sequence[bytes]) -> None:
+        """Delete keys that are live, each once, in this order."""
+        self._store._deletes += len(keys)
+        self._delete(keys)
+
+    def _delete(self, keys: Sequence[bytes]) -> list[int]:
+        # Gives the packed revisions of what the keys held. There may be hundreds of thousands of them, and until this
+        # is done nobody else gets a turn: what is done for each is little, and makes nothing for the collector.
+        if not keys:
+            return []
+        store, batch, commit = self._store, self._batch, self._batch.commit
         leases = store._leases
         assert leases is not None
-        pairs = store.index.range(request.key, request.range_end, self.revision)
-        prevs = store._records([revision for _, revision in pairs]) if request.prev_kv else []
-        for key, _ in pairs:
-            revision = pack(self._main, self.sub, tombstone=True)
-            replaced = store.index.delete(key, revision)
-            self._stage(StoredEvent(revision, key, encode_tombstone(key, self._main), replaced))
-            before = leases.attach(key, 0)
-            if before:
-                self.undo(lambda key=key, before=before: leases.attach(key, before))  # type: ignore[misc]
-        return DeleteResult(self.revision, len(pairs), prevs)
+        revisions = tombstones(self._main, self.sub, len(keys))
+        records = encode_tombstones(keys, self._main)
+        replaced = store.index.delete(keys, revisions)
+        batch.events += map(StoredEvent, revisions, keys, records, replaced)
+        commit.revisions += revisions
+        commit.records += records
+        batch.size += sum(map(len, records))
+        self.sub += len(keys)
+        self.changed = True
+        if before := leases.detach(keys):
+            self.undo(lambda: leases.attach_again(before))
+        return replaced
 
     def txn(self, request: Txn) -> TxnResult:
         """Decide a transaction, check the whole path it takes, then run it."""
@@ -688,7 +719,8 @@ class WriteTxn:
     def _stage(self, event: StoredEvent) -> None:
         batch = self._batch
         batch.events.append(event)
-        batch.commit.records.append((to_key(event.revision), event.record))
+        batch.commit.revisions.append(event.revision)
+        batch.commit.records.append(event.record)
         batch.size += len(event.record)
         self._store._staged[event.revision] = event.record
         self.sub += 1

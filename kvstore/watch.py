@@ -19,8 +19,9 @@ import enum
 import random
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
+from typing import TypeVar
 
 import msgspec
 
@@ -28,7 +29,7 @@ from kvstore.api import WatchFilter
 from kvstore.errors import Compacted, Stopped
 from kvstore.event import StoredEvent
 from kvstore.matcher import Group, Matcher
-from kvstore.revision import TOMBSTONE
+from kvstore.revision import TOMBSTONE, ceiling
 from kvstore.store import Store
 from kvstore.turns import Turns
 
@@ -50,6 +51,8 @@ PROGRESS_JITTER = 0.1  # of the interval, as in etcd: keeps streams from reporti
 
 EMPTY_RANGE = "mvcc: watcher range is empty"
 DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
+
+G = TypeVar("G", bound="Collection[Watcher]")
 
 
 class Part:
@@ -99,7 +102,6 @@ class Watcher:
     """
 
     __slots__ = (
-        "filtered",
         "held",
         "id",
         "key",
@@ -124,16 +126,9 @@ class Watcher:
         self.progress_notify = False
         self.noput = False
         self.nodelete = False
-        self.filtered = False
         self.state = State.SYNCED
         self.held: list[Part] = []  # what a victim has still to be given
         self.told = False  # whether events went out since the last progress tick
-
-    def wants(self, event: StoredEvent) -> bool:
-        """Whether an event of its range passes its filters and start revision."""
-        if event.mod_revision < self.next_revision:
-            return False
-        return not (self.nodelete if event.revision & TOMBSTONE else self.noput)
 
 
 class StreamResponse:
@@ -238,16 +233,11 @@ class WatchHub:
 
     def publish(self, events: Sequence[StoredEvent], revision: int) -> None:
         """Hand the events of a commit, in order and whole revisions, to the synced watchers they concern."""
-        concerned: dict[Group[Watcher], list[StoredEvent]] = {}
-        for event in events:
-            for group in self._synced.match(event.key):
-                mine = concerned.get(group)
-                if mine is None:
-                    concerned[group] = [event]
-                else:
-                    mine.append(event)
+        # What is fewer is looked up in what is more: one delete may make a hundred thousand events.
+        few = len(events) < self._synced.distinct
+        concerned = self._matches(events) if few else _in_ranges(self._synced.groups(), events)
         # Who shares a range with few is served before the crowd is.
-        smallest_first = sorted(concerned.items(), key=lambda each: len(each[0]))
+        smallest_first = sorted(concerned, key=lambda each: len(each[0]))
         for watcher, parts in self._deal(smallest_first):
             if left := watcher.stream._push_parts(watcher, parts):
                 self._synced.remove(watcher, watcher.key, watcher.range_end)
@@ -256,29 +246,40 @@ class WatchHub:
                 watcher.held = left
                 watcher.next_revision = revision + 1
 
+    def _matches(self, events: Sequence[StoredEvent]) -> Iterable[tuple[Group[Watcher], list[StoredEvent]]]:
+        """The groups of synced watchers with the events that concern them, if any."""
+        concerned: dict[Group[Watcher], list[StoredEvent]] = {}
+        for event in events:
+            for group in self._synced.match(event.key):
+                mine = concerned.get(group)
+                if mine is None:
+                    concerned[group] = [event]
+                else:
+                    mine.append(event)
+        return concerned.items()
+
     def _deal(
-        self, concerned: Iterable[tuple[Iterable[Watcher], list[StoredEvent]]]
+        self, concerned: Iterable[tuple[Collection[Watcher], list[StoredEvent]]]
     ) -> Iterator[tuple[Watcher, list[Part]]]:
         """What goes to which watcher of the events that concern its range. Those who want the same share the lists."""
         for group, mine in concerned:
             first = mine[0].mod_revision
-            shared: dict[bool, list[Part]] = {}
+            shared: dict[tuple[int, bool, bool, bool], list[Part]] = {}
             for watcher in list(group):
-                if watcher.filtered or watcher.next_revision > first:
-                    wanted = [event for event in mine if watcher.wants(event)]
-                    if wanted:
-                        yield watcher, self._parts(wanted, watcher.prev_kv)
-                else:
-                    parts = shared.get(watcher.prev_kv)
-                    if parts is None:
-                        parts = shared[watcher.prev_kv] = self._parts(mine, watcher.prev_kv)
+                start = max(watcher.next_revision, first)
+                wish = start, watcher.prev_kv, watcher.noput, watcher.nodelete
+                parts = shared.get(wish)
+                if parts is None:
+                    parts = shared[wish] = self._parts(_wanted(mine, watcher), watcher.prev_kv)
+                if parts:
                     yield watcher, parts
 
     def _parts(self, events: list[StoredEvent], prev_kv: bool) -> list[Part]:
         """The events in parts that each fit a response, whole revisions."""
+        if not events:
+            return []
         if prev_kv:
-            for event in events:
-                self._store.fill_prev(event)
+            self._store.fill_prevs(events)
         parts: list[Part] = []
         begin = size = 0
         most = self.largest_response
@@ -319,10 +320,13 @@ class WatchHub:
         # other time, keeps a crowd of newcomers from holding up the rest.
         self._passes += 1
         start = min(watcher.next_revision for watcher in turn) if self._passes & 1 else turn[0].next_revision
-        events, reached = self._store.history(start, HISTORY_SLICE_BYTES)
+        events, reached = self._store.history(start, min(HISTORY_SLICE_BYTES, 2 * self.share))
         self._from_history += len(events)
         served = {watcher: reached + 1 for watcher in turn if start <= watcher.next_revision <= reached}
-        for watcher, parts in self._deal(_concerned(served, events)):
+        ranges: dict[tuple[bytes, bytes], list[Watcher]] = {}
+        for watcher in served:
+            ranges.setdefault((watcher.key, watcher.range_end), []).append(watcher)
+        for watcher, parts in self._deal(_in_ranges(((*each, group) for each, group in ranges.items()), events)):
             left = watcher.stream._push_parts(watcher, parts, self._store.revision)
             if left:
                 served[watcher] = left[0].events[0].mod_revision
@@ -473,7 +477,6 @@ class WatchStream:
         watcher.prev_kv = prev_kv
         watcher.noput = WatchFilter.NOPUT in filters
         watcher.nodelete = WatchFilter.NODELETE in filters
-        watcher.filtered = watcher.noput or watcher.nodelete
         watcher.progress_notify = progress_notify
         self.watchers[watch_id] = watcher
         self._push(StreamResponse(watch_id, store.revision, created=True))
@@ -643,16 +646,23 @@ class WatchStream:
             self._schedule_tick()
 
 
-def _concerned(
-    watchers: Iterable[Watcher], events: Sequence[StoredEvent]
-) -> Iterator[tuple[list[Watcher], list[StoredEvent]]]:
+def _wanted(events: list[StoredEvent], watcher: Watcher) -> list[StoredEvent]:
+    """Those of a range's events, in order, that pass the watcher's filters and start revision."""
+    first = ceiling(watcher.next_revision - 1)
+    if events[0].revision < first:
+        events = events[bisect_left(events, first, key=attrgetter("revision")) :]
+    if watcher.noput or watcher.nodelete:
+        return [event for event in events if not (watcher.nodelete if event.revision & TOMBSTONE else watcher.noput)]
+    return events
+
+
+def _in_ranges(
+    ranges: Iterable[tuple[bytes, bytes, G]], events: Sequence[StoredEvent]
+) -> Iterator[tuple[G, list[StoredEvent]]]:
     """The watchers of each range with the events in it, if any: one sort of all events, then two look-ups a range."""
     by_key = sorted(events, key=attrgetter("key"))
     keys = [event.key for event in by_key]
-    ranges: dict[tuple[bytes, bytes], list[Watcher]] = {}
-    for watcher in watchers:
-        ranges.setdefault((watcher.key, watcher.range_end), []).append(watcher)
-    for (key, range_end), group in ranges.items():
+    for key, range_end, group in ranges:
         low = bisect_left(keys, key)
         high = len(keys) if range_end == b"\x00" else bisect_left(keys, range_end or key + b"\x00")
         if low < high:

@@ -10,7 +10,7 @@ import pytest
 
 from kvstore import mapped
 from kvstore.backend import Backend, Commit
-from kvstore.revision import main_of, pack, to_key
+from kvstore.revision import main_of, pack
 
 MIB = 1 << 20
 RECORD = bytes(1000)
@@ -36,7 +36,8 @@ def test_what_was_read_of_the_file_is_let_go(tmp_path: Path, monkeypatch: pytest
     try:
         for first in range(2, 20_002, 1000):
             batch = Commit()
-            batch.records = [(to_key(pack(main, 0)), RECORD) for main in range(first, first + 1000)]
+            batch.revisions = [pack(main, 0) for main in range(first, first + 1000)]
+            batch.records = [RECORD] * 1000
             backend.commit(batch)
         main, seen, largest = 1, 0, 0
         while True:
