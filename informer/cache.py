@@ -10,7 +10,9 @@ looks at what the store sent, indexers and handlers at what the transform made o
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import msgspec
@@ -129,8 +131,16 @@ def by_namespace(stored: Stored) -> tuple[str, ...]:
 
 def by_owner(stored: Stored) -> Sequence[str]:
     """The uid of each owner."""
-    meta = stored.meta
-    return [owner.uid for owner in meta.owner_references] if meta.raw_owner_references else ()
+    raw = stored.meta.raw_owner_references
+    return _uids(bytes(raw)) if raw else ()
+
+
+@lru_cache(maxsize=1024)  # siblings have the same owners, and an update seldom changes them
+def _uids(raw: bytes) -> tuple[str, ...]:
+    try:
+        return tuple(owner.uid for owner in _OWNERS.decode(raw) or ())
+    except msgspec.MsgspecError:
+        return ()
 
 
 def by_label(label: str) -> Indexer:
@@ -196,13 +206,14 @@ class CacheStatistics(msgspec.Struct, frozen=True):
 class _Index:
     """value -> keys of the objects that have it. Keys are in insertion order, so that a run can be repeated."""
 
-    __slots__ = ("errors", "function", "keys", "name")
+    __slots__ = ("_fixed", "errors", "function", "keys", "name")
 
     def __init__(self, name: str, function: Indexer) -> None:
         self.name = name
         self.function = function
         self.keys: dict[str, dict[str, None]] = {}
         self.errors = 0
+        self._fixed = function is by_namespace  # no update under a key can change it
 
     def values(self, stored: Stored) -> Iterable[str]:
         """What the function says; nothing if it fails."""
@@ -239,6 +250,8 @@ class _Index:
                     del keys[value]
 
     def update(self, old: Stored, new: Stored) -> None:
+        if self._fixed:
+            return
         before, after = self.values(old), self.values(new)
         if before != after:
             self.remove(old.key, before)
@@ -250,8 +263,56 @@ def _is_another(old: Stored, new: Stored) -> bool:
     return old.meta.uid != new.meta.uid and old.meta.uid is not None and new.meta.uid is not None
 
 
+class Replacement:
+    """What a cache is to hold instead of what it holds, made piece by piece: see `Cache.replacement`.
+
+    All that costs time for each object is done in `add`, next to what readers see. It is of use as long as nothing else
+    changes the cache.
+    """
+
+    def __init__(self, cache: Cache, indexes: Iterable[_Index]) -> None:
+        self._cache = cache
+        self._items: dict[str, Stored] = {}
+        self._indexes = {index.name: _Index(index.name, index.function) for index in indexes}
+        self._encoded_bytes = 0
+        self._changes: list[Change] = []
+
+    def add(self, items: Iterable[Item]) -> None:
+        """Take a part of what there is. Of one key that comes twice the first counts. O(items)."""
+        gathered, known, make, changes = self._items, self._cache._items, self._cache._stored, self._changes
+        for item in items:
+            key = item.key
+            if key in gathered:
+                continue
+            old = known.get(key)
+            new: Stored | None
+            if old is not None and old.revision == item.revision and old.data == item.data:
+                new = old
+            else:
+                new = make(item)
+                if new is None:
+                    continue
+                if old is not None and old.revision == new.revision and old.data == new.data:
+                    new = old  # as it was, transformed
+            gathered[key] = new
+            self._encoded_bytes += len(new.data)
+            for index in self._indexes.values():
+                index.add(key, index.values(new))
+            if new is not old:
+                changes.append(Change(None if old is None or _is_another(old, new) else old, new))
+
+    def _index(self, name: str, function: Indexer) -> None:
+        index = self._indexes[name] = _Index(name, function)
+        for stored in self._items.values():
+            index.add(stored.key, index.values(stored))
+
+    def finish(self, revision: str) -> Sequence[Change]:
+        """Make the cache hold just what was added, which is all there is at `revision`: see `Cache.replace`."""
+        return self._cache._swap(self, revision)
+
+
 class Cache:
-    """Objects by key. A reflector fills it through `replace` and `apply`; anyone reads it.
+    """Objects by key. A reflector fills it through `replacement` and `apply`; anyone reads it.
 
     indexers: functions from an object to the values it is found under; they must depend on the object alone.
     selector: only objects with such labels are kept. One that begins to match is an add, one that ceases to a delete.
@@ -281,6 +342,7 @@ class Cache:
         self._wait_seconds = 0.0
         self._undecodable = 0
         self._closed = False
+        self._replacing: weakref.ref[Replacement] | None = None  # the one under way; whoever makes it holds it
 
     # ---- reading
 
@@ -351,6 +413,8 @@ class Cache:
         for stored in self._items.values():
             index.add(stored.key, index.values(stored))
         self._indexes[name] = index
+        if self._replacing is not None and (replacement := self._replacing()) is not None:
+            replacement._index(name, function)
 
     @property
     def revision(self) -> str:
@@ -396,6 +460,7 @@ class Cache:
 
     def apply(self, events: Iterable[WatchEvent]) -> Sequence[Change]:
         """Take events of a watch, and tell what they changed. What is not newer than what is held changes nothing."""
+        self._replacing = None
         items = self._items
         changes: list[Change] = []
         revision = self._revision
@@ -427,28 +492,37 @@ class Cache:
         """Hold just `items`, which are all there is at `revision`, and tell the smallest set of changes.
 
         Deletes come first and bear the last state seen. An object that was deleted and made anew meanwhile (its uid
-        says so) is a delete and an add. Readers see all of it or, until it returns, nothing of it.
+        says so) is a delete and an add. Readers see all of it or, until it returns, nothing of it. An object is
+        unchanged if its revision and its data are. Where there are many, `replacement` takes them in parts.
         """
-        listed: dict[str, Stored] = {}
-        for item in items:
-            known = self._items.get(item.key)
-            stored = known if known is not None and known.revision == item.revision else self._stored(item)
-            if stored is not None:
-                listed[item.key] = stored
-        deletes: list[Change] = []
-        changes: list[Change] = []
-        for old in [*self._items.values()]:
-            new = listed.get(old.key)
-            if new is None or _is_another(old, new):
-                self._remove(old)
-                deletes.append(Change(old, None, final_state_known=False))
-        for key, new in listed.items():
-            known = self._items.get(key)
-            if known is not new:
-                self._put(known, new)
-                changes.append(Change(known, new))
+        replacement = self.replacement()
+        replacement.add(items)
+        return replacement.finish(revision)
+
+    def replacement(self) -> Replacement:
+        """Begin to replace what it holds: `add` the parts as they come, then `finish`. Not `apply` in between.
+
+        Beginning another one gives it up. `finish` raises RuntimeError if it is of use no more.
+        """
+        replacement = Replacement(self, self._indexes.values())
+        self._replacing = weakref.ref(replacement)
+        return replacement
+
+    def _swap(self, by: Replacement, revision: str) -> Sequence[Change]:
+        if self._replacing is None or self._replacing() is not by:
+            raise RuntimeError("the cache has been changed since this replacement was begun")
+        self._replacing = None
+        new = by._items
+        deletes = [
+            Change(old, None, final_state_known=False)
+            for key, old in self._items.items()
+            if (now := new.get(key)) is not old and (now is None or _is_another(old, now))
+        ]
+        for name, index in by._indexes.items():
+            index.errors += self._indexes[name].errors
+        self._items, self._indexes, self._encoded_bytes = new, by._indexes, by._encoded_bytes
         self._move_to(revision)
-        return deletes + changes
+        return deletes + by._changes
 
     def close(self) -> None:
         """Nothing will fill it any more: whoever waits for a revision, now or later, gets `InformerStopped`."""

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from informer.errors import ApiError, Expired, Silent, TooManyRequests, Unreachable, Unsupported
-from informer.listwatch import Bookmark, Item, WatchEvent, is_newer
+from informer.listwatch import Bookmark, WatchEvent, is_newer
 
 PAGE_SIZE = 500  # client-go's pager
 HEALTHY_AFTER = 1.0  # seconds; client-go: a watch that ends sooner and without an event is a failure
@@ -49,14 +49,12 @@ class Reason(enum.Enum):
 class Listed(msgspec.Struct, frozen=True):
     """The whole list has come."""
 
-    items: list[Item]
     revision: str
 
 
 class Streamed(msgspec.Struct, frozen=True):
     """The whole initial state has come on a watch, which goes on."""
 
-    items: list[Item]
     revision: str
 
 
@@ -129,9 +127,8 @@ class Watch(msgspec.Struct, frozen=True):
 
 
 class Replace(msgspec.Struct, frozen=True):
-    """Make the sink hold just these items."""
+    """Make the sink hold just what was listed, which is of `revision`."""
 
-    items: list[Item]
     revision: str
 
 
@@ -355,14 +352,14 @@ class Core:
                 self._opened(now)
                 self._resumes += old is State.RESUMING
                 return ()
-            case Listed(items, revision):
+            case Listed(revision):
                 self._listed(revision, old, now)
-                return Replace(items, revision), Watch(revision)
-            case Streamed(items, revision):
+                return Replace(revision), Watch(revision)
+            case Streamed(revision):
                 self._listed(revision, old, now)
                 self._streamed += 1
                 self._opened(now)
-                return (Replace(items, revision),)
+                return (Replace(revision),)
             case ListFailed(error):
                 self._listing = 0
                 return Sleep(self._failed(error, now)), self._list()

@@ -70,8 +70,8 @@ __all__ = [
     "Disconnected",
     "Events",
     "Gone",
-    "Holds",
     "IllegalTransitionError",
+    "InPieces",
     "Input",
     "List",
     "ListFailed",
@@ -96,7 +96,7 @@ __all__ = [
 
 
 class Sink(Protocol):
-    """What a reflector fills, a `Cache` for one. Neither method may fail; what they return is not looked at."""
+    """What a reflector fills, a `Cache` for one. Nothing here may fail; what the methods return is not looked at."""
 
     def replace(self, items: Sequence[Item], revision: str) -> object:
         """Hold just these items, which are the store's at `revision`."""
@@ -106,27 +106,45 @@ class Sink(Protocol):
 
 
 @runtime_checkable
-class Holds(Protocol):
-    """A `Sink` that can tell what it holds. What a relist finds unchanged is then not held a second time meanwhile."""
+class InPieces(Protocol):
+    """A `Sink` that takes a list as it comes, so that it is not gathered apart and the last step is a short one."""
 
-    def get(self, key: str) -> _Held | None:
-        """The object under `key`, if there is one."""
+    def replacement(self) -> Pieces:
+        """Begin a list; one that was not finished is given up."""
+
+    def apply(self, events: Sequence[WatchEvent]) -> object:
+        """As in `Sink`."""
 
 
-class _Held(Protocol):
-    @property
-    def key(self) -> str: ...
-    @property
-    def data(self) -> bytes: ...
-    @property
-    def revision(self) -> str: ...
+class Pieces(Protocol):
+    """A list on its way into a sink, which holds what it held until `finish`."""
+
+    def add(self, items: Sequence[Item]) -> object:
+        """Take a part of the list."""
+
+    def finish(self, revision: str) -> object:
+        """Hold just the items that were added, which are the store's at `revision`."""
+
+
+class _Gathered:
+    """A list for a sink that takes it as a whole."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._items: list[Item] = []
+
+    def add(self, items: Sequence[Item]) -> None:
+        self._items += items
+
+    def finish(self, revision: str) -> None:
+        self._sink.replace(self._items, revision)
 
 
 class Reflector:
     """Keeps `sink` equal to what `list_watch` shows, until cancelled.
 
-    A list is gathered as a whole and given to the sink in one step, so nobody sees half of it; what is gathered shares
-    its bytes with what the sink holds. If `list_watch` is a `StreamingListWatch`, the list comes on the watch.
+    What a list holds becomes the sink's in one step, so nobody sees half of it; a sink that is `InPieces` prepares for
+    that step while the list comes. If `list_watch` is a `StreamingListWatch`, the list comes on the watch.
 
     name: for the log. silence: seconds; each page of a list, the opening of a watch and every next batch on it must
     come within a time drawn from [silence, 2 * silence), whatever `list_watch` does on its own to find a dead
@@ -137,7 +155,7 @@ class Reflector:
     def __init__(
         self,
         list_watch: ListWatch,
-        sink: Sink,
+        sink: Sink | InPieces,
         *,
         rng: random.Random,
         name: str = "",
@@ -155,6 +173,7 @@ class Reflector:
         self._streaming = list_watch if stream and isinstance(list_watch, StreamingListWatch) else None
         self._core = Core(backoff or Backoff(rng), page_size=page_size, stream=self._streaming is not None)
         self._on_transition = on_transition
+        self._pieces: Pieces | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -173,12 +192,12 @@ class Reflector:
         if self._loop is not None:
             raise RuntimeError("a reflector runs once")
         self._loop = asyncio.get_running_loop()
-        # Nothing here keeps a list once the sink has it: it would live as long as the watch.
         todo = deque(self._core.start(self._loop.time()))
         try:
             while todo:
                 match todo.popleft():
                     case Sleep(seconds):
+                        self._pieces = None  # of a list that came to nothing
                         await asyncio.sleep(seconds)
                     case List(limit):
                         todo.extend(await self._list(limit))
@@ -188,12 +207,11 @@ class Reflector:
                         todo.extend(await self._watch(revision))
                     case Replace() | Apply() as action:
                         self._give_to_sink(action)
-                        del action
         finally:
             self._step(Stop())
 
     async def _list(self, limit: int) -> Iterable[Action]:
-        items: list[Item] = []
+        pieces = self._begin()
         continue_ = revision = ""
         try:
             while True:
@@ -203,10 +221,10 @@ class Reflector:
                     raise ApiError(f"a page is of revision {page.revision}, the first one of {revision}")
                 if page.continue_ and page.continue_ == continue_:
                     raise ApiError("the list does not move on: a page asks to be followed by itself")
-                self._gather(page.items, items)
+                await self._gather(page.items, pieces)
                 revision, continue_ = page.revision, page.continue_
                 if not continue_:
-                    return self._step(Listed(items, revision))
+                    return self._step(Listed(revision))
         except Expired as error:
             return self._step(Gone(error))
         except ApiError as error:
@@ -244,20 +262,19 @@ class Reflector:
 
     async def _initial(self, batches: AsyncIterator[Batch], deadline: asyncio.Timeout) -> Iterable[Action]:
         """Gather the initial state and give it to the sink; what is to be done instead if it is of no use."""
-        items: list[Item] = []
+        pieces = self._begin()
         async for batch in batches:
             self._postpone(deadline)
             for place, event in enumerate(batch):
                 if type(event) is Bookmark and event.initial_end:
-                    self._gather(batch[:place], items)
-                    actions = self._step(Streamed(items, event.revision))
+                    await self._gather(batch[:place], pieces)
+                    actions = self._step(Streamed(event.revision))
                     if self._core.state is not State.WATCHING:
                         return actions
                     for action in (*actions, *self._step(Events(batch[place + 1 :]))):
                         self._give_to_sink(action)
                     return ()
-            self._gather(batch, items)
-            await asyncio.sleep(0)
+            await self._gather(batch, pieces)
         return self._step(ListFailed(Unreachable("the stream ended before the initial state was whole")))
 
     async def _follow(self, batches: AsyncIterator[Batch], deadline: asyncio.Timeout) -> None:
@@ -273,25 +290,31 @@ class Reflector:
                 handled = 0
                 await asyncio.sleep(0)
 
-    def _gather(self, found: Sequence[WatchEvent], items: list[Item]) -> None:
-        """Add to `items` what a part of a list holds, in the sink's own bytes where they are the same."""
-        sink = self._sink if isinstance(self._sink, Holds) else None
+    def _begin(self) -> Pieces:
+        self._pieces = self._sink.replacement() if isinstance(self._sink, InPieces) else _Gathered(self._sink)
+        return self._pieces
+
+    async def _gather(self, found: Sequence[WatchEvent], pieces: Pieces) -> None:
+        """Add a part of a list, giving way to other tasks in between."""
+        items: list[Item] = []
         for item in found:
-            if type(item) is not Item:
-                if type(item) is Bookmark:
-                    continue
+            if type(item) is Item:
+                items.append(item)
+            elif type(item) is not Bookmark:
                 raise ApiError(f"a deletion in a list: {item}")
-            held = None if sink is None else sink.get(item.key)
-            same = held is not None and held.revision == item.revision and held.data == item.data
-            items.append(Item(held.key, held.data, held.revision) if same and held is not None else item)
         self._core.heard(len(found), self._now())
+        for first in range(0, len(items), EVENTS_BETWEEN_YIELDS):
+            pieces.add(items[first : first + EVENTS_BETWEEN_YIELDS])
+            await asyncio.sleep(0)
 
     def _give_to_sink(self, action: Action) -> None:
         match action:
             case Apply(events):
                 self._sink.apply(events)
-            case Replace(items, revision):
-                self._sink.replace(items, revision)
+            case Replace(revision):
+                pieces, self._pieces = self._pieces, None
+                assert pieces is not None
+                pieces.finish(revision)
 
     def _now(self) -> float:
         assert self._loop is not None

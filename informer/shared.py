@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +14,7 @@ import structlog
 
 from informer.cache import DEFAULT_INDEXERS, Cache, CacheStatistics, Change, Indexer, InformerStopped, Stored
 from informer.listwatch import Item, ListWatch, WatchEvent
+from informer.notifications import Notifications
 from informer.reflector import PAGE_SIZE, Backoff, Reflector, ReflectorStatistics, State, Transition
 from informer.selectors import SelectorLike
 from informer.transforms import Transform
@@ -45,22 +45,6 @@ class Handler:
         """An object is gone; `old` is the last state seen. If the delete itself was missed and only found by a relist,
         `final_state_known` is False: there may have been later states."""
         return None
-
-
-def coalesce(pending: tuple[Change, ...], change: Change) -> tuple[Change, ...]:
-    """The notifications that stand for `pending` and then `change`, all of one object.
-
-    Adds and updates become one, an add that is undone becomes nothing. A delete followed by an add stays two, for they
-    are of two objects that had the same key; so there are never more than two.
-    """
-    if not pending or pending[-1].new is None:
-        return (*pending, change)
-    last = pending[-1]
-    if change.new is not None:
-        return (*pending[:-1], Change(last.old, change.new, initial=last.initial))
-    if last.old is None:
-        return pending[:-1]
-    return (*pending[:-1], change)
 
 
 class HandlerStatistics(msgspec.Struct, frozen=True):
@@ -126,22 +110,14 @@ class _Latch:
 
 
 class Registration:
-    """A handler's place at an informer, with the notifications that wait for it.
-
-    They wait one by one, in the order in which they came, up to a limit. Beyond it those of the same object are made
-    one (see `coalesce`) until the handler has caught up, so a slow handler costs no more memory than its objects do;
-    objects then come in the order of the oldest that waits for each.
-    """
+    """A handler's place at an informer, with the notifications that wait for it (see `Notifications`)."""
 
     def __init__(self, handler: Handler, name: str, informer: SharedInformer, resync: float | None) -> None:
         self._handler = handler
         self._name = name
         self._informer = informer
-        self._limit = informer._queue_limit
         self._resync = resync
-        # (when it came, what). None marks the end of the initial objects. Only one of the two has something in it.
-        self._one_by_one: deque[tuple[float, Change | None]] = deque()
-        self._by_key: OrderedDict[str | None, tuple[float, tuple[Change, ...]]] = OrderedDict()
+        self._queue = Notifications(informer._queue_limit)
         self._in_hand: float | None = None  # when what is being handled came
         self._wakeup = asyncio.Event()
         self._synced = _Latch(f"the handler {name!r} had seen the initial objects")
@@ -149,8 +125,7 @@ class Registration:
         self._ended = False
         self._behind = False
         self._timer: asyncio.TimerHandle | None = None
-        self._pending = self._high_water = 0
-        self._delivered = self._failed = self._coalesced = self._resyncs = 0
+        self._delivered = self._failed = self._resyncs = 0
         self._handling = 0.0
         self._last_error = ""
 
@@ -176,72 +151,40 @@ class Registration:
         return HandlerStatistics(
             name=self._name,
             synced=self.has_synced,
-            pending=self._pending,
-            high_water=self._high_water,
+            pending=self._queue.pending,
+            high_water=self._queue.high_water,
             oldest=0.0 if oldest is None else self._informer._time() - oldest,
             delivered=self._delivered,
             failed=self._failed,
             last_error=self._last_error,
-            coalesced=self._coalesced,
+            coalesced=self._queue.coalesced,
             handling=self._handling,
             resyncs=self._resyncs,
         )
 
     def _oldest(self) -> float | None:
-        if self._in_hand is not None:
-            return self._in_hand
-        if self._one_by_one:
-            return self._one_by_one[0][0]
-        return next(iter(self._by_key.values()))[0] if self._by_key else None
+        return self._queue.oldest() if self._in_hand is None else self._in_hand
 
     # ---- for the informer
 
     def _put(self, changes: Sequence[Change]) -> None:
         now = self._informer._time()
-        if not self._by_key and self._pending + len(changes) <= self._limit:
-            self._one_by_one.extend([(now, change) for change in changes])
-            self._pending += len(changes)
-        else:
-            while self._one_by_one:
-                came, waiting = self._one_by_one.popleft()
-                self._pending -= waiting is not None
-                self._put_by_key(came, waiting)
-            for change in changes:
-                self._put_by_key(now, change)
+        self._queue.put(changes, now)
+        if self._queue.behind:
             self._tell_if_behind(now)
-        if self._pending > self._high_water:
-            self._high_water = self._pending
         self._wakeup.set()
 
-    def _put_initial(self, changes: Iterable[Change]) -> None:
+    def _begin(self, there: Sequence[Stored]) -> None:
         """Queue what is there already, and the mark that ends it."""
-        self._put([Change(change.old, change.new, initial=True) for change in changes])
-        if self._by_key:
-            self._put_by_key(self._informer._time(), None)
-        else:
-            self._one_by_one.append((self._informer._time(), None))
-
-    def _put_by_key(self, came: float, change: Change | None) -> None:
-        waiting = self._by_key
-        if change is None:
-            waiting[None] = (came, ())
-            return
-        key = change.key
-        first, before = waiting.get(key, (came, ()))
-        after = coalesce(before, change)
-        self._coalesced += len(before) + 1 - len(after)
-        self._pending += len(after) - len(before)
-        if after:
-            waiting[key] = (first, after)
-        else:
-            del waiting[key]
+        self._queue.begin(there, self._informer._time())
+        self._wakeup.set()
 
     def _put_resync(self) -> None:
         """Queue an update without a change for each object, but for those of which something waits already."""
         if self._ended:
             return
         if self._synced.reached:
-            waiting = {change.key for _, change in self._one_by_one if change is not None} | self._by_key.keys()
+            waiting = self._queue.keys()
             self._put([Change(each, each) for each in self._informer.cache.list() if each.key not in waiting])
             self._resyncs += 1
         self._arm()
@@ -259,21 +202,9 @@ class Registration:
                 "handler_behind",
                 informer=self._informer.name,
                 handler=self._name,
-                pending=self._pending,
+                pending=self._queue.pending,
                 seconds=now - oldest,
             )
-
-    def _take(self) -> tuple[float, Sequence[Change | None]] | None:
-        """The next notifications, those of one object or the mark, and when they came."""
-        if self._one_by_one:
-            came, change = self._one_by_one.popleft()
-            self._pending -= change is not None
-            return came, (change,)
-        if self._by_key:
-            key, (came, changes) = self._by_key.popitem(last=False)
-            self._pending -= len(changes)
-            return came, (None,) if key is None else changes
-        return None
 
     async def _run(self) -> None:
         """Deliver until `_end`, or cancelled."""
@@ -283,15 +214,15 @@ class Registration:
             self._arm()
         try:
             while not self._ended:
-                taken = self._take()
+                taken = self._queue.take()
                 if taken is None:
                     await self._wait()
                     continue
                 self._in_hand, changes = taken
+                if not changes:
+                    self._synced.reach()
                 for change in changes:
-                    if change is None:
-                        self._synced.reach()
-                    elif not self._ended:
+                    if not self._ended:
                         began = clock()
                         waits = self._call(change)
                         if waits is not None:
@@ -304,9 +235,7 @@ class Registration:
                     await asyncio.sleep(0)
         finally:
             self._in_hand = None
-            self._pending = 0
-            self._one_by_one.clear()
-            self._by_key.clear()
+            self._queue.clear()
 
     async def _wait(self) -> None:
         """Wait for something to deliver."""
@@ -367,17 +296,17 @@ class _FanOut:
         self.registrations: dict[Registration, None] = {}
         self.synced = _Latch("the first list was there")
 
-    def replace(self, items: Sequence[Item], revision: str) -> None:
-        changes = self.cache.replace(items, revision)
+    def replacement(self) -> _Replacement:
+        return _Replacement(self)
+
+    def replaced(self, changes: Sequence[Change]) -> None:
         if self.synced.reached:
             self._tell(changes)
             return
         self.synced.reach()
+        there = self.cache.list()  # shared by the handlers
         for registration in self.registrations:
-            registration._put_initial(changes)
-
-    def get(self, key: str) -> Stored | None:
-        return self.cache.get(key)
+            registration._begin(there)
 
     def leave(self, registration: Registration) -> None:
         self.registrations.pop(registration, None)
@@ -389,6 +318,18 @@ class _FanOut:
         if changes:
             for registration in self.registrations:
                 registration._put(changes)
+
+
+class _Replacement:
+    def __init__(self, fan_out: _FanOut) -> None:
+        self._fan_out = fan_out
+        self._cache = fan_out.cache.replacement()
+
+    def add(self, items: Sequence[Item]) -> None:
+        self._cache.add(items)
+
+    def finish(self, revision: str) -> None:
+        self._fan_out.replaced(self._cache.finish(revision))
 
 
 class SharedInformer:
@@ -482,7 +423,7 @@ class SharedInformer:
         registration = Registration(handler, name, self, resync)
         self._fan_out.registrations[registration] = None
         if self.has_synced:
-            registration._put_initial(Change(None, stored) for stored in self._cache.list())
+            registration._begin(self._cache.list())
         if self._group is not None:
             self._group.create_task(registration._run())
         return registration

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import informer.shared
+import informer.notifications
 from informer.cache import Change
 from informer.listwatch import ListWatch
 from tests.faults.broken import MISTAKES
@@ -49,5 +49,5 @@ def forgetful(pending: tuple[Change, ...], change: Change) -> tuple[Change, ...]
 async def test_coalescing_with_a_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: Callable[..., tuple[Change, ...]]
 ) -> None:
-    monkeypatch.setattr(informer.shared, "coalesce", mistake)
+    monkeypatch.setattr(informer.notifications, "coalesce", mistake)
     assert await found_out(tmp_path)

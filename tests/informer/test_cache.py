@@ -196,6 +196,60 @@ def test_replace_gives_the_smallest_set_of_changes() -> None:
     assert cache.revision == "21"
 
 
+def test_a_replacement_shows_when_it_is_whole_and_has_what_was_asked_for_meanwhile() -> None:
+    cache = Cache()
+    cache.apply([item("a/1", 1), item("a/2", 2, labels={"app": "old"})])
+    replacement = cache.replacement()
+    replacement.add([item("a/2", 12, labels={"app": "web"}), item("b/3", 3)])
+    cache.add_indexer("app", by_label("app"))
+    assert keys(cache.list()) == ["a/1", "a/2"]
+    assert keys(cache.by_index("app", "old")) == ["a/2"]
+    assert cache.revision == "2"
+    replacement.add([item("b/4", 4, labels={"app": "web"}), item("b/3", 99)])  # of a key that comes twice the first
+    changes = replacement.finish("20")
+    assert [(change.key, change.old is None, change.new is None) for change in changes] == [
+        ("a/1", False, True),
+        ("a/2", False, False),
+        ("b/3", True, False),
+        ("b/4", True, False),
+    ]
+    assert keys(cache.by_index("app", "web")) == ["a/2", "b/4"]
+    assert keys(cache.by_index("namespace", "b")) == ["b/3", "b/4"]
+    assert cache.revision == "20"
+    cache._check()
+
+
+def test_a_replacement_of_what_has_changed_since_is_refused() -> None:
+    cache = Cache()
+    overtaken, forgotten = cache.replacement(), cache.replacement()
+    with pytest.raises(RuntimeError, match="has been changed"):
+        overtaken.finish("5")
+    cache.apply([item("a", 9)])
+    with pytest.raises(RuntimeError, match="has been changed"):
+        forgotten.finish("5")
+    assert keys(cache.list()) == ["a"]
+    assert cache.revision == "9"
+
+
+def test_an_object_of_the_same_revision_and_other_data_has_changed() -> None:
+    # As after a restore of a backup, whose revisions are counted from there a second time.
+    cache = Cache(transform=drop_fields("spec.deep"))
+    cache.replace([item("a", 1), item("b", 2)], "10")
+    (change,) = cache.replace([item("a", 1), item("b", 2, labels={"app": "web"})], "10")
+    assert (change.key, change.old is None, change.new is None) == ("b", False, False)
+    assert cache.list(selector="app=web") == [change.new]
+    cache._check()
+
+
+@pytest.mark.parametrize("indexer", [by_namespace, by_owner])
+def test_a_malformed_owner_and_an_update_leave_the_indexes_right(indexer: Any) -> None:
+    cache = Cache({"it": indexer})
+    states: list[Any] = [[{"uid": "o1"}], "no list", [{"uid": "o2"}, {"uid": "o1"}], [{"uid": "o2"}], None, [{"no": 1}]]
+    for revision, owners in enumerate(states, 1):
+        cache.apply([item("a/1", revision, ownerReferences=owners)])
+        cache._check()
+
+
 def test_what_is_not_newer_changes_nothing() -> None:
     cache = Cache()
     cache.apply([item("a", 9)])

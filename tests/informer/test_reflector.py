@@ -16,6 +16,7 @@ from informer.cache import Cache
 from informer.errors import ApiError, Expired, Invalid, Unreachable
 from informer.listwatch import Batch, Bookmark, Item, ListPage, Removed, StoreListWatch, WatchEvent, is_newer
 from informer.reflector import (
+    EVENTS_BETWEEN_YIELDS,
     HEALTHY_AFTER,
     TRANSITIONS,
     Action,
@@ -50,14 +51,14 @@ LOST = Unreachable("connection reset")
 GONE = Expired("compacted")
 
 INPUTS: list[Input] = [
-    Listed([], "5"),
+    Listed("5"),
     ListFailed(LOST),
     Opened(),
     Events([Item("a", b"{}", "7")]),
     Disconnected(LOST),
     Gone(GONE),
     Refused(ApiError("no")),
-    Streamed([], "5"),
+    Streamed("5"),
     Stop(),
 ]
 
@@ -68,9 +69,9 @@ def core_in(state: State) -> Core:
     core.start(0.0)
     ways: dict[State, list[Input]] = {
         State.LISTING: [],
-        State.WATCHING: [Listed([], "5"), Opened()],
-        State.RESUMING: [Listed([], "5"), Disconnected(LOST)],
-        State.RELISTING: [Listed([], "5"), Gone(GONE)],
+        State.WATCHING: [Listed("5"), Opened()],
+        State.RESUMING: [Listed("5"), Disconnected(LOST)],
+        State.RELISTING: [Listed("5"), Gone(GONE)],
         State.STOPPED: [Stop()],
     }
     for happened in ways[state]:
@@ -108,8 +109,7 @@ def short(core: Core, happened: Input, now: float) -> list[Action]:
 def test_first_list_then_watch_from_its_revision() -> None:
     core = Core(Backoff(random.Random(1)), page_size=7)
     assert core.start(3.0) == (List(7),)
-    items = [Item("a", b"{}", "4")]
-    assert short(core, Listed(items, "9"), 4.0) == [Replace(items, "9"), Watch("9")]
+    assert short(core, Listed("9"), 4.0) == [Replace("9"), Watch("9")]
 
 
 @pytest.mark.parametrize("state", [State.LISTING, State.RELISTING])
@@ -126,7 +126,7 @@ def test_a_list_page_that_expired_is_followed_by_one_whole_list() -> None:
     sleep, again = short(core, Gone(GONE), 0.0)  # cannot be, unless the store is at fault: no hot loop
     assert isinstance(sleep, Sleep)
     assert again == List(0)
-    core.step(Listed([], "5"), 0.0)
+    core.step(Listed("5"), 0.0)
     core.step(Opened(), 0.0)
     core.step(Events([Bookmark("6")]), 5.0)
     assert short(core, Gone(GONE), 5.0) == [List(500)]
@@ -160,7 +160,7 @@ def test_gone_relists_at_once_unless_it_comes_again_and_again() -> None:
     core.step(Events([Item("a", b"{}", "7")]), 0.0)
     assert short(core, Disconnected(LOST), 0.0) == [Watch("7")]
     assert short(core, Gone(GONE), 0.0) == [List(500)]
-    core.step(Listed([], "9"), 0.0)
+    core.step(Listed("9"), 0.0)
     core.step(Opened(), 0.0)
     assert isinstance(short(core, Gone(GONE), 0.0)[0], Sleep)
 
@@ -179,7 +179,7 @@ def test_a_list_older_than_what_was_seen_is_refused() -> None:
     core = core_in(State.WATCHING)
     core.step(Events([Item("a", b"{}", "100")]), 0.0)
     core.step(Gone(GONE), 0.0)
-    sleep, again = short(core, Listed([], "99"), 0.0)
+    sleep, again = short(core, Listed("99"), 0.0)
     assert isinstance(sleep, Sleep)
     assert again == List(500)
     assert core.state is State.RELISTING
@@ -187,7 +187,7 @@ def test_a_list_older_than_what_was_seen_is_refused() -> None:
     assert (statistics.stale_lists, statistics.last_revision) == (1, "100")
     assert "99" in statistics.last_error
     assert "100" in statistics.last_error
-    assert short(core, Listed([], "100"), 0.0) == [Replace([], "100"), Watch("100")]
+    assert short(core, Listed("100"), 0.0) == [Replace("100"), Watch("100")]
 
 
 def test_events_that_were_seen_are_not_applied_again() -> None:
@@ -237,7 +237,7 @@ def test_any_legal_history_keeps_the_promises(choices: Sequence[int], seed: int)
         now += rng.random() * 3
         revision = str(rng.randrange(1, 200))
         possible: list[Input] = [
-            Listed([], revision),
+            Listed(revision),
             ListFailed(LOST),
             Opened(),
             Events([Item("a", b"{}", revision)]),
@@ -439,6 +439,24 @@ class AcceptsAndDrops(DeadStore):
     def watch(self, revision: str) -> _Never:
         self.asked.append(asyncio.get_running_loop().time())
         return _Never()
+
+
+async def test_a_large_list_gives_way_to_others_and_shows_in_one_step() -> None:
+    class AtOnce(DeadStore):
+        async def list(self, *, limit: int, continue_: str = "") -> ListPage:
+            return ListPage([Item(f"a/{n}", b"{}", "1") for n in range(20 * EVENTS_BETWEEN_YIELDS)], "1")
+
+    cache = Cache()
+    reading = asyncio.create_task(Reflector(AtOnce(), cache, rng=random.Random(1)).run())
+    sizes = []
+    while not cache.revision:
+        sizes.append(len(cache))
+        await asyncio.sleep(0)
+    assert len(sizes) >= 20
+    assert {*sizes} == {0}
+    assert len(cache) == 20 * EVENTS_BETWEEN_YIELDS
+    reading.cancel()
+    await asyncio.wait([reading])
 
 
 @pytest.mark.parametrize("store", [DeadStore(), AcceptsAndDrops()], ids=["lists", "watches"])

@@ -445,7 +445,7 @@ def test_how_far_behind_the_store_it_is() -> None:
     assert core.statistics(11.0).behind == 0
     core.heard(500, 12.0)
     assert (core.statistics(15.0).listing, core.statistics(15.0).silent_for) == (500, 3.0)
-    core.step(Listed([], "5"), 16.0)
+    core.step(Listed("5"), 16.0)
     told = core.statistics(18.0, head="9")
     assert (told.last_revision, told.store_revision, told.behind, told.listing) == ("5", "9", 4, 0)
     assert (told.since, told.seconds_in_state) == (16.0, 2.0)

@@ -9,14 +9,12 @@ from collections.abc import Sequence
 
 import pytest
 import structlog
-from hypothesis import given
-from hypothesis import strategies as st
 
-from informer.cache import Change, InformerStopped, Metadata, Stored
+from informer.cache import InformerStopped, Stored
 from informer.errors import Unreachable
 from informer.listwatch import StoreListWatch
 from informer.reflector import Backoff, State
-from informer.shared import Handler, Registration, SharedInformer, coalesce
+from informer.shared import Handler, Registration, SharedInformer
 from informer.transforms import TRANSFORMED, drop_fields
 from kvstore.client.embedded import EmbeddedClient
 from tests.informer.faulty import FaultyListWatch
@@ -556,54 +554,3 @@ async def test_many_writers_and_handlers_that_come_and_go(client: EmbeddedClient
         informer.cache._check()
     listed = await StoreListWatch(client, PREFIX).list(limit=0)
     assert {item.key: item.data for item in listed.items} == expected
-
-
-# ---- coalescing -----------------------------------------------------------------------------------------------------
-
-
-def stored(revision: int) -> Stored:
-    return Stored("a/x", b"%d" % revision, str(revision), Metadata())
-
-
-A, B, C = stored(1), stored(2), stored(3)
-
-
-@pytest.mark.parametrize(
-    ("notifications", "expected"),
-    [
-        ([Change(None, A), Change(A, B)], (Change(None, B),)),
-        ([Change(None, A, initial=True), Change(A, B)], (Change(None, B, initial=True),)),
-        ([Change(None, A), Change(A, B), Change(B, None)], ()),
-        ([Change(A, B), Change(B, C)], (Change(A, C),)),
-        ([Change(A, B), Change(B, None, final_state_known=False)], (Change(B, None, final_state_known=False),)),
-        ([Change(A, None), Change(None, B)], (Change(A, None), Change(None, B))),
-        ([Change(A, None), Change(None, B), Change(B, C)], (Change(A, None), Change(None, C))),
-        ([Change(A, None), Change(None, B), Change(B, None)], (Change(A, None),)),
-    ],
-)
-def test_coalescing_rules(notifications: list[Change], expected: tuple[Change, ...]) -> None:
-    pending: tuple[Change, ...] = ()
-    for change in notifications:
-        pending = coalesce(pending, change)
-    assert pending == expected
-
-
-@given(exists=st.booleans(), steps=st.lists(st.sampled_from(["put", "delete", "resync"]), max_size=30))
-def test_coalesced_notifications_lead_to_the_same_state(exists: bool, steps: list[str]) -> None:
-    told = now = stored(1) if exists else None
-    pending: tuple[Change, ...] = ()
-    for revision, step in enumerate(steps, start=2):
-        if now is None and step != "put":
-            continue
-        new = {"put": stored(revision), "delete": None, "resync": now}[step]
-        pending = coalesce(pending, Change(now, new))
-        now = new
-        assert len(pending) <= 2
-    for change in pending:
-        if change.old is not None:
-            assert told is not None
-            assert change.new is None or change.old == told
-        else:
-            assert told is None
-        told = change.new
-    assert told == now
