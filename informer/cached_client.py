@@ -42,8 +42,9 @@ class CachedClient(ObjectClient):
         now: Callable[[], datetime] | None = None,
         rng: random.Random | None = None,
         wait: float = WAIT,
+        field_manager: str | None = None,
     ) -> None:
-        super().__init__(client, now=now, rng=rng)
+        super().__init__(client, now=now, rng=rng, field_manager=field_manager)
         self._informers = informers
         self._wait = wait
         self._seen: dict[bytes, str] = {}  # what the keys of a kind in a namespace begin with -> revision

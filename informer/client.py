@@ -11,15 +11,17 @@ import random
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 import msgspec
 
 from informer import patch as patches
 from informer.codecs import Raw, format_time, show
 from informer.errors import AlreadyExists, ApiError, Conflict, Invalid, NotFound, from_store
+from informer.managed_fields import Operation, record
 from informer.metadata import FOREGROUND, ORPHAN, check_metadata, controller_reference
 from informer.resources import Resource
 from informer.selectors import Selector, SelectorLike
@@ -52,6 +54,15 @@ _MAX_BASE = 58  # a name made of it still fits into a label value
 _GENERATE_TRIES = 8  # kube-apiserver's
 _CONFLICT_TRIES = 8  # for calls that read and write again by themselves; kubectl's patch has 5
 _PAGE = 500  # client-go's pager
+
+# What a new object does not bear, whatever its creator thinks.
+_SET_BY_OTHER_CALLS = (
+    "resourceVersion",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "selfLink",
+    "managedFields",
+)
 
 _decode = msgspec.json.Decoder().decode
 
@@ -99,17 +110,30 @@ class ClientStatistics(msgspec.Struct, frozen=True):
 class ObjectClient:
     """Reads and writes objects through any `kvstore` client, whose lifetime is the caller's affair.
 
-    now: the wall clock, in UTC. rng: for uids and generated names. Every method raises `ApiError`s only, `Unreachable`
-    when the store does not answer; cancelling a write leaves open whether it happened.
+    now: the wall clock, in UTC. rng: for uids and generated names. field_manager: in whose name it writes, see
+    `informer.managed_fields`. Every method raises `ApiError`s only, `Unreachable` when the store does not answer;
+    cancelling a write leaves open whether it happened.
     """
 
     def __init__(
-        self, client: Client, *, now: Callable[[], datetime] | None = None, rng: random.Random | None = None
+        self,
+        client: Client,
+        *,
+        now: Callable[[], datetime] | None = None,
+        rng: random.Random | None = None,
+        field_manager: str | None = None,
     ) -> None:
         self._client = client
         self._now = now or (lambda: datetime.now(UTC))
         self._rng = rng or random.Random()
+        self._field_manager = field_manager
         self._requests: Counter[tuple[str, int]] = Counter()
+
+    def with_field_manager(self, name: str) -> Self:
+        """The same client, writing in this name; it shares everything else with this one."""
+        other = copy(self)
+        other._field_manager = name
+        return other
 
     def statistics(self) -> ClientStatistics:
         """What has been asked of the store so far."""
@@ -163,6 +187,9 @@ class ObjectClient:
         The server's fields (uid, creationTimestamp, generation) are set anew, the status is dropped where it is
         written apart, and `generate_name` becomes a name.
         """
+        return await self._create(obj, "Update")
+
+    async def _create(self, obj: R, operation: Operation) -> R:
         cls = type(obj)
         raw = _own(obj)
         metadata = raw["metadata"]
@@ -171,7 +198,13 @@ class ObjectClient:
         base = None if metadata.get("name") else metadata.get("generateName")
         if base:
             metadata["name"] = self._generate(base)
-        for field in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
+        for field in (
+            "resourceVersion",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+            "managedFields",
+        ):
             metadata.pop(field, None)
         metadata["uid"] = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
         metadata["creationTimestamp"] = format_time(self._now().replace(microsecond=0))
@@ -179,6 +212,7 @@ class ObjectClient:
         if cls.TYPE.status:
             raw.pop("status", None)
         new = _admit(cls, raw)
+        self._record(new, operation)
         for attempt in range(_GENERATE_TRIES if base else 1):
             if attempt and base:
                 metadata["name"] = self._generate(base)
@@ -208,11 +242,11 @@ class ObjectClient:
         raw = _own(obj, "metadata", "status")
         return await self._replace_status(cls, raw, await self._current(cls, raw["metadata"]))
 
-    async def replace(self, obj: R) -> R:
+    async def replace(self, obj: R, *, subresource: str | None = None) -> R:
         """Store a whole object, status included, in place of the version it bears, and return it as stored.
 
         What an API server does in its own name, as for a pod's binding: one write, no reading, no defaults, no check
-        but that of the version. Raises `Conflict`, also if the object is gone.
+        but that of the version. subresource: what the write is noted as. Raises `Conflict`, also if the object is gone.
         """
         cls, raw = type(obj), _own(obj)
         metadata = raw["metadata"]
@@ -220,11 +254,13 @@ class ObjectClient:
         if version is None or not version.isdecimal():
             raise Invalid("metadata.resourceVersion", "required for an update")
         key = cls.TYPE.key(metadata.get("namespace"), metadata["name"])
-        done, revision, present = await self._txn(key, int(version), Put(key, patches.encode(raw)))
+        new = cls._over(raw)
+        self._record(new, "Update", subresource)
+        done, revision, present = await self._txn(key, int(version), Put(key, new.encode()))
         if not done:
             raise _stale(cls, metadata["name"], str(present.mod_revision if present else 0), version)
         metadata["resourceVersion"] = revision
-        return cls._over(raw)
+        return new
 
     async def patch(
         self,
@@ -293,8 +329,9 @@ class ObjectClient:
             op: Op
             if not grace and not metadata.get("finalizers"):
                 op = DeleteRange(current.key)
-            elif (after := obj.encode()) != current.value:
-                op = Put(current.key, after)
+            elif obj.encode() != current.value:
+                self._record(obj, "Update")
+                op = Put(current.key, obj.encode())
             else:
                 return Deleted(version, obj)
             done, revision, _present = await self._txn(current.key, current.mod_revision, op)
@@ -334,14 +371,14 @@ class ObjectClient:
                 if version:
                     raise
                 try:
-                    return Applied(await self.create(cls._over(new)), "created")
+                    return Applied(await self._create(cls._over(new), "Apply"), "created")
                 except AlreadyExists:
                     continue
             if version and version != str(current.mod_revision):
                 raise _stale(cls, metadata["name"], str(current.mod_revision), version)
             merged = _merge_manifest(cls, _decode(current.value), new)
             try:
-                result = await self._replace(cls, merged, current)
+                result = await self._replace(cls, merged, current, "Apply")
             except Conflict:
                 if attempt == _CONFLICT_TRIES - 1:
                     raise
@@ -406,7 +443,7 @@ class ObjectClient:
 
     # ---- the rules --------------------------------------------------------------------------------------------------
 
-    async def _replace(self, cls: type[R], raw: Raw, current: KeyValue) -> R:
+    async def _replace(self, cls: type[R], raw: Raw, current: KeyValue, operation: Operation = "Update") -> R:
         """Store the object in place of the current one, but for the status."""
         version = str(current.mod_revision)
         old = cls.decode(current.value, version)
@@ -422,15 +459,14 @@ class ObjectClient:
         if deleting and (added := set(finalizers) - set(before["metadata"].get("finalizers") or [])):
             raise Invalid("metadata.finalizers", f"none can be added while the object is being deleted: {min(added)}")
         metadata["resourceVersion"] = version
-        data = new.encode()
-        if data == current.value:
+        if new.encode() == current.value:
             return new
         if _generation_changes(cls, before, raw):
             metadata["generation"] = before["metadata"].get("generation", 0) + 1
-            data = new.encode()
+        self._record(new, operation)
         if deleting and not finalizers and not metadata.get("deletionGracePeriodSeconds"):
             return await self._commit(new, current, DeleteRange(current.key))
-        return await self._commit(new, current, Put(current.key, data))
+        return await self._commit(new, current, Put(current.key, new.encode()))
 
     async def _replace_status(self, cls: type[R], raw: Raw, current: KeyValue) -> R:
         """Store the object's status in the current one."""
@@ -445,10 +481,10 @@ class ObjectClient:
         new.check_status()
         if cls.has_immutable_fields():
             new.check_change(cls.decode(current.value, str(current.mod_revision)))
-        data = new.encode()
-        if data == current.value:
+        if new.encode() == current.value:
             return new
-        return await self._commit(new, current, Put(current.key, data))
+        self._record(new, "Update", "status")
+        return await self._commit(new, current, Put(current.key, new.encode()))
 
     async def _commit(self, new: R, current: KeyValue, op: Op) -> R:
         done, revision, _present = await self._txn(current.key, current.mod_revision, op)
@@ -456,6 +492,13 @@ class ObjectClient:
             raise Conflict(f'{new.TYPE.qualified} "{new.name}" was changed by another writer just now, read it again')
         new.raw["metadata"]["resourceVersion"] = revision
         return new
+
+    def _record(self, obj: Resource, operation: Operation, subresource: str | None = None) -> None:
+        """Note who writes."""
+        metadata = obj.raw["metadata"]
+        if self._field_manager is not None or "managedFields" in metadata:
+            time = format_time(self._now().replace(microsecond=0))
+            record(metadata, self._field_manager, operation, obj.TYPE.api_version, time, subresource)
 
     def _mark_deleted(self, obj: Resource, propagation: Propagation | None, requested: int | None) -> int:
         """Note in the object that it is to go; the seconds it has left to do so."""
@@ -544,7 +587,8 @@ def _keep_server_fields(cls: type[Resource], metadata: Raw, before: Raw) -> None
                 raise _another(cls, before.get("name", ""), kept, given)
             raise Invalid(f"metadata.{field}", f"is immutable: expected {show(kept)}, got {show(given)}")
         _copy_field(metadata, before, field)
-    _copy_field(metadata, before, "generation")
+    for field in ("generation", "managedFields"):
+        _copy_field(metadata, before, field)
 
 
 def _copy_field(target: Raw, source: Raw, field: str) -> None:

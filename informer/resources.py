@@ -65,6 +65,16 @@ class OwnerReference(Model):
     block_owner_deletion: bool = False
 
 
+class ManagedFieldsEntry(Model):
+    """A writer of an object, and when it last changed it by that operation."""
+
+    manager: str = ""
+    operation: str = ""
+    api_version: str = ""
+    time: datetime | None
+    subresource: str | None
+
+
 class ObjectMeta(Model):
     """What every object says about itself."""
 
@@ -81,6 +91,7 @@ class ObjectMeta(Model):
     annotations: dict[str, str]
     finalizers: list[str]
     owner_references: list[OwnerReference]
+    managed_fields: list[ManagedFieldsEntry]
 
     @property
     def controller(self) -> OwnerReference | None:

@@ -42,8 +42,15 @@ async def open_session(settings: Settings) -> AsyncIterator[Session]:
     """The store that the settings name, open until the end. Raises `StoreError` if it cannot be."""
     configure_logs("warning")
     async with open_store(settings.store) as client:
-        objects = ObjectClient(client)
+        objects = ObjectClient(client, field_manager=_field_manager())
         yield Session(client, objects, await Kinds.load(objects))
+
+
+def _field_manager() -> str:
+    """As kubectl's names: `listwatch-apply`, `listwatch-rollout`."""
+    context = click.get_current_context(silent=True)
+    words = context.command_path.split() if context is not None else []
+    return "-".join(["listwatch", *words[1:2]])
 
 
 def with_session(

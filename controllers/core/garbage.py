@@ -17,7 +17,7 @@ from controllers.core.events import EventBroadcaster, Reference
 from controllers.manager import Manager
 from controllers.workqueue import WorkQueue
 from informer.cache import OwnerRef, Stored
-from informer.client import Propagation
+from informer.client import ObjectClient, Propagation
 from informer.crd import CustomResourceDefinition, resource_from_crd
 from informer.errors import ApiError, Conflict, Invalid, NotFound, UnknownKind
 from informer.metadata import FOREGROUND, ORPHAN
@@ -128,6 +128,9 @@ class Graph:
                 identity = Identity(owner.api_version, owner.kind, namespace, owner.name, owner.uid)
                 owner_node = self.nodes[owner.uid] = Node(identity, None, virtual=True)
                 found.append(owner.uid)
+            elif owner_node.virtual and owner.uid not in before:
+                # It may have been looked for already, and those that named it then been dealt with.
+                found.append(owner.uid)
             elif not owner_node.virtual and not _names(owner, owner_node.identity, stored.namespace):
                 found.append(uid)
             owner_node.dependents[uid] = None
@@ -224,6 +227,10 @@ class GarbageCollector:
         self._queue: WorkQueue[str] = WorkQueue()
         self._absent: OrderedDict[str, None] = OrderedDict()
         self._deleted = self._orphaned = self._failed = 0
+
+    @property
+    def _client(self) -> ObjectClient:
+        return self._manager.client.with_field_manager("garbage-collector")
 
     def register(self) -> None:
         """Add it to the manager."""
@@ -350,7 +357,7 @@ class GarbageCollector:
             solid = [raw for raw, state in zip(references, states, strict=True) if state == "solid"]
             if len(solid) < len(references):
                 live.raw["metadata"]["ownerReferences"] = solid
-                await self._manager.client.update(live)
+                await self._client.update(live)
             return
         policy: Propagation = "background"
         finalizers = live.metadata.finalizers
@@ -365,7 +372,7 @@ class GarbageCollector:
 
     async def _delete(self, live: Resource, policy: Propagation) -> None:
         try:
-            await self._manager.client.delete(
+            await self._client.delete(
                 type(live),
                 live.name,
                 live.namespace,
@@ -405,7 +412,7 @@ class GarbageCollector:
             return
         for raw in live.raw["metadata"]["ownerReferences"]:
             raw.pop("blockOwnerDeletion", None)
-        updated = await self._manager.client.update(live)
+        updated = await self._client.update(live)
         live.raw["metadata"] = updated.raw["metadata"]
 
     async def _delete_dependents(self, node: Node, live: Resource) -> None:
@@ -432,7 +439,7 @@ class GarbageCollector:
             kept = [raw for raw in references if raw["uid"] != uid]
             if len(kept) != len(references):
                 child.raw["metadata"]["ownerReferences"] = kept
-                await self._manager.client.update(child)
+                await self._client.update(child)
                 self._orphaned += 1
         await self._remove_finalizer(live, ORPHAN)
 
@@ -441,7 +448,7 @@ class GarbageCollector:
         if finalizer not in finalizers:
             return
         live.metadata.finalizers = [each for each in finalizers if each != finalizer]
-        await self._manager.client.update(live)
+        await self._client.update(live)
 
     # ---- look-ups --------------------------------------------------------------------------------------------------
 
@@ -463,7 +470,7 @@ class GarbageCollector:
         """The object in the store, if it is still the one of that uid."""
         namespace = identity.namespace if cls.TYPE.namespaced else None
         try:
-            live = await self._manager.client.get(cls, identity.name, namespace)
+            live = await self._client.get(cls, identity.name, namespace)
         except NotFound:
             return None
         return live if live.metadata.uid == identity.uid else None

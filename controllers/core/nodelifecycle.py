@@ -15,6 +15,7 @@ from controllers.core.pods import PodView, decode_pod
 from controllers.core.types import Lease, Node, Pod
 from controllers.manager import Manager
 from informer.cache import Stored
+from informer.client import ObjectClient
 from informer.errors import ApiError, Conflict, NotFound
 from informer.shared import Handler
 
@@ -62,6 +63,10 @@ class NodeLifecycle:
         self._nodes: dict[str, _Watched] = {}
         self._wakeup = asyncio.Event()
         self._evicted = 0
+
+    @property
+    def _client(self) -> ObjectClient:
+        return self._manager.client.with_field_manager("node-lifecycle")
 
     def register(self) -> None:
         """Add it to the manager."""
@@ -141,7 +146,7 @@ class NodeLifecycle:
     async def _mark(self, name: str) -> bool:
         """The node is lost: say so of it and of its pods. False if there is no such node and it has no pods."""
         try:
-            node = await self._manager.client.get(Node, name)
+            node = await self._client.get(Node, name)
         except NotFound:
             return bool(self._pods_of(name))
         now = self._manager.now()
@@ -154,26 +159,26 @@ class NodeLifecycle:
                     condition["type"], "Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.", now
                 )
                 condition.update(told)
-        node = await self._manager.client.update_status(node)
+        node = await self._client.update_status(node)
         taints = node.raw.setdefault("spec", {}).get("taints") or []
         if not any(taint["key"] == UNREACHABLE for taint in taints):
             added = [{"key": UNREACHABLE, "effect": effect} for effect in ("NoSchedule", "NoExecute")]
             node.raw["spec"]["taints"] = [*taints, *added]
-            await self._manager.client.update(node)
+            await self._client.update(node)
         await asyncio.gather(*(self._lose(stored) for stored in self._pods_of(name)))
         return True
 
     async def _welcome(self, name: str) -> None:
         """The node is heard of again: its kubelet says so of itself, here only the taints go."""
         try:
-            node = await self._manager.client.get(Node, name)
+            node = await self._client.get(Node, name)
         except NotFound:
             return
         taints = node.raw.setdefault("spec", {}).get("taints") or []
         kept = [taint for taint in taints if taint["key"] != UNREACHABLE]
         if len(kept) != len(taints):
             node.raw["spec"]["taints"] = kept
-            await self._manager.client.update(node)
+            await self._client.update(node)
 
     async def _lose(self, stored: Stored) -> None:
         if not decode_pod(stored).ready:
@@ -181,7 +186,7 @@ class NodeLifecycle:
         pod = Pod.decode(stored.data, stored.revision)
         stages.lose_node(pod.raw, self._manager.now())
         try:
-            await self._manager.client.update_status(pod)
+            await self._client.update_status(pod)
         except (Conflict, NotFound) as error:
             log.info("pod_not_marked", pod=stored.key, error=str(error))
 
@@ -195,7 +200,7 @@ class NodeLifecycle:
 
     async def _delete(self, stored: Stored, pod: PodView) -> None:
         try:
-            await self._manager.client.delete(Pod, pod.name, stored.namespace, uid=pod.uid, grace_seconds=0)
+            await self._client.delete(Pod, pod.name, stored.namespace, uid=pod.uid, grace_seconds=0)
         except NotFound:
             return
         self._evicted += 1

@@ -22,6 +22,7 @@ from controllers.core.stages import Stage
 from controllers.core.types import Lease, Node, Pod
 from controllers.manager import Manager
 from informer.cache import Stored
+from informer.client import ObjectClient
 from informer.errors import AlreadyExists, ApiError, Conflict, NotFound
 from informer.resources import OwnerReference
 from informer.shared import Handler
@@ -100,6 +101,10 @@ class SimulatedNodes:
         self._wakeup = asyncio.Event()
         self._done = dict.fromkeys(Stage, 0)
         self._failed = self._heartbeats = 0
+
+    @property
+    def _client(self) -> ObjectClient:
+        return self._manager.client.with_field_manager("kubelet")
 
     def register(self) -> None:
         """Add them to the manager."""
@@ -245,7 +250,7 @@ class SimulatedNodes:
         self._done[seen.next] += 1
 
     async def _write(self, kubelet: _Kubelet, stored: Stored, stage: Stage) -> None:
-        client, now = self._manager.client, self._manager.now()
+        client, now = self._client, self._manager.now()
         name, namespace, uid = stored.name, stored.namespace, stored.meta.uid or ""
         if stage is Stage.ENDING:
             await client.delete(Pod, name, namespace, uid=uid, grace_seconds=0)
@@ -262,7 +267,7 @@ class SimulatedNodes:
                 stages.make_ready(raw, now)
         else:
             stages.make_ready(raw, now)
-        await client.replace(pod)
+        await client.replace(pod, subresource="status")
         for container in raw["spec"]["containers"]:
             if stage is Stage.STARTING:
                 self._recorder.event(reference, "Normal", "Started", f"Started container {container['name']}")
@@ -293,7 +298,7 @@ class SimulatedNodes:
 
     async def _join(self, kubelet: _Kubelet) -> None:
         """Register the node, or say that one that was here before is back; and its first heartbeat."""
-        client = self._manager.client
+        client = self._client
         fresh = Node(name=kubelet.name, labels=_labels(kubelet.name))
         fresh.raw["spec"] = {"podCIDR": f"{kubelet.subnet}.0.0/16"}
         try:
@@ -321,7 +326,7 @@ class SimulatedNodes:
             "conditions": self._conditions(node, self._manager.now()),
         }
         node.raw["status"] = {**(node.raw.get("status") or {}), **raw}
-        await self._manager.client.update_status(node)
+        await self._client.update_status(node)
 
     @staticmethod
     def _conditions(node: Node, now: datetime) -> list[dict[str, Any]]:
@@ -349,7 +354,7 @@ class SimulatedNodes:
             await asyncio.sleep(self.options.grace / RENEWALS)
             for kubelet in [each for each in self._kubelets.values() if each.alive]:
                 try:
-                    node = await self._manager.client.get(Node, kubelet.name)
+                    node = await self._client.get(Node, kubelet.name)
                     await self._renew(kubelet, node)
                     if not node.ready:
                         await self._post(node, kubelet)
@@ -363,7 +368,7 @@ class SimulatedNodes:
                     log.info("heartbeat_failed", node=kubelet.name, error=str(error))
 
     async def _renew(self, kubelet: _Kubelet, node: Node) -> None:
-        client, now = self._manager.client, self._manager.now()
+        client, now = self._client, self._manager.now()
         try:
             lease = await client.get(Lease, kubelet.name, LEASE_NAMESPACE)
         except NotFound:

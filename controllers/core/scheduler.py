@@ -14,6 +14,7 @@ from controllers.core.placement import Cluster, Needs, Unschedulable, needs_of
 from controllers.core.types import Node, Pod
 from controllers.manager import Manager
 from informer.cache import Stored
+from informer.client import ObjectClient
 from informer.errors import ApiError, Invalid, NotFound
 from informer.shared import Handler
 
@@ -62,6 +63,10 @@ class Scheduler:
         self._binding: set[str] = set()
         self._wakeup = asyncio.Event()
         self._bound = self._refused = self._failed = 0
+
+    @property
+    def _client(self) -> ObjectClient:
+        return self._manager.client.with_field_manager("scheduler")
 
     def register(self) -> None:
         """Add it to the manager."""
@@ -156,7 +161,7 @@ class Scheduler:
         pod.raw["spec"]["nodeName"] = node
         # As kube-apiserver's binding: the node and the condition in one write.
         self._set_scheduled(pod, "True", "", "")
-        await self._manager.client.replace(pod)
+        await self._client.replace(pod)
         name = f"{stored.namespace}/{stored.name}"
         self._recorder.event(_reference(stored), "Normal", "Scheduled", f"Successfully assigned {name} to {node}")
 
@@ -169,7 +174,7 @@ class Scheduler:
         self._recorder.event(_reference(stored), "Warning", "FailedScheduling", why)
         self._set_scheduled(pod, "False", "Unschedulable", why)
         try:
-            await self._manager.client.update_status(pod)
+            await self._client.update_status(pod)
         except NotFound:
             return
         except ApiError as error:

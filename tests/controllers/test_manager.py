@@ -186,8 +186,7 @@ async def test_a_transform_for_every_cache(store: Client) -> None:
         seen.append(ctx.get(Site, request))
 
     async with manager:
-        raw = {"managedFields": [{"manager": "somebody"}]}
-        await manager.client.create(Site.from_raw({**site("a").raw, "metadata": {**site("a").raw["metadata"], **raw}}))
+        await manager.client.with_field_manager("somebody").create(site("a"))
         await asyncio.sleep(1)
         (found,) = seen
         assert found is not None

@@ -785,3 +785,64 @@ async def test_all_violations_of_a_write_are_told_together(objects: ObjectClient
         disk = Disk(name="b")
         disk.raw["spec"] = {"size": 0}
         await objects.create(disk)
+
+
+# ---- field managers -------------------------------------------------------------------------------------------------
+
+
+def managers(obj: Resource) -> list[tuple[str, str, str | None]]:
+    return [(each.manager, each.operation, each.subresource) for each in obj.metadata.managed_fields]
+
+
+async def test_writers_are_noted_the_latest_last(objects: ObjectClient, clock: Clock) -> None:
+    alice, bob = objects.with_field_manager("alice"), objects.with_field_manager("bob")
+    made = await alice.create(site(managed_fields=[{"manager": "mallory", "operation": "Update"}]))
+    assert made.raw["metadata"]["managedFields"] == [
+        {"manager": "alice", "operation": "Update", "apiVersion": "example.com/v1", "time": "2024-05-01T12:00:00Z"}
+    ]
+    clock.time += timedelta(seconds=5)
+    made.status.ready = 1
+    made = await bob.update_status(made)
+    assert managers(made) == [("alice", "Update", None), ("bob", "Update", "status")]
+    assert made.metadata.managed_fields[1].time == START.replace(microsecond=0) + timedelta(seconds=5)
+    applied = await bob.apply(site(spec={"replicas": 2}))
+    made = await alice.patch(Website, "a", {"spec": {"replicas": 3}})
+    assert managers(applied.object)[-1] == ("bob", "Apply", None)
+    assert managers(made) == [("bob", "Update", "status"), ("bob", "Apply", None), ("alice", "Update", None)]
+
+
+async def test_a_write_that_changes_nothing_notes_nobody(objects: ObjectClient, clock: Clock) -> None:
+    alice, bob = objects.with_field_manager("alice"), objects.with_field_manager("bob")
+    applied = await alice.apply(site())
+    clock.time += timedelta(seconds=5)
+    assert (await bob.apply(site())).outcome == "unchanged"
+    again = await bob.update(applied.object)
+    assert again.raw == applied.object.raw
+    again = await bob.update_status(again)
+    again.raw["metadata"]["managedFields"] = []
+    assert (await bob.update(again)).raw == applied.object.raw
+
+
+async def test_a_writer_of_no_name_is_noted_where_others_are(objects: ObjectClient) -> None:
+    nobody = await objects.create(site("nobody"))
+    assert "managedFields" not in nobody.raw["metadata"]
+    nobody.spec.replicas = 2
+    assert "managedFields" not in (await objects.update(nobody)).raw["metadata"]
+    known = await objects.with_field_manager("alice").create(site("known"))
+    known.spec.replicas = 2
+    assert managers(await objects.update(known)) == [("alice", "Update", None), ("unknown", "Update", None)]
+
+
+async def test_ten_writers_are_noted_at_most(objects: ObjectClient) -> None:
+    made = await objects.with_field_manager("0").create(site())
+    for number in range(1, 13):
+        made.spec.replicas = number + 1
+        made = await objects.with_field_manager(str(number)).update(made)
+    assert [manager for manager, *_ in managers(made)] == [str(number) for number in range(3, 13)]
+
+
+async def test_who_asked_for_a_deletion_is_noted(objects: ObjectClient) -> None:
+    made = await objects.with_field_manager("alice").create(site(finalizers=["example.com/x"]))
+    deleted = await objects.with_field_manager("bob").delete(Website, made.name)
+    assert deleted.object is not None
+    assert managers(deleted.object)[-1] == ("bob", "Update", None)

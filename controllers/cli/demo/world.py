@@ -153,7 +153,8 @@ async def open_world(directory: Path, *, visible: bool) -> AsyncIterator[World]:
             node_grace=NODE_GRACE,
             eviction_after=EVICTION_AFTER,
         )
-        world = World(node, link, manager, workloads, Session(near, ObjectClient(near), Kinds()))
+        objects = ObjectClient(near, field_manager="listwatch-demo")
+        world = World(node, link, manager, workloads, Session(near, objects, Kinds()))
         for informer in world.informers:
             await stack.enter_async_context(informer)
             await informer.wait_synced()
