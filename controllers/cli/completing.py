@@ -13,7 +13,7 @@ from controllers.cli.explain import fields_of, find, of_kind
 from controllers.cli.kinds import Kinds
 from controllers.cli.logs import configure_logs
 from controllers.cli.options import Settings
-from controllers.core.types import Namespace, Pod
+from controllers.core.types import Namespace
 from controllers.errors import ControllerError
 from controllers.stores import LOCAL_SERVER, Directory, LocalDefault, locate, open_store
 from informer.client import DEFAULT_NAMESPACE, ObjectClient
@@ -49,12 +49,14 @@ def kinds(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
 
 
 def namespaces(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-    """Those of the kind that the line names, and those that are objects themselves."""
-    word = str(next(iter(ctx.params.get("resources") or ()), "")).partition("/")[0]
+    """Those that something is in, and those that are objects themselves."""
 
     async def load(source: _Source) -> list[str]:
-        cls = (await source.kind(word)) if word else Pod
-        return await source.names(Namespace.TYPE.prefix(), incomplete) + await source.folders(cls.TYPE.prefix())
+        found = await source.names(Namespace.TYPE.prefix(), incomplete)
+        for cls in (await Kinds.load(source.objects)).all():
+            if cls.TYPE.namespaced:
+                found += await source.folders(cls.TYPE.prefix())
+        return found
 
     nothing: list[str] = []
     found = {DEFAULT_NAMESPACE, *_ask(ctx, load, nothing)}
@@ -160,9 +162,7 @@ class _Source:
             page = await self._client.range(Range(start, end, limit=1, keys_only=True))
             if not page.kvs:
                 break
-            folder, slash, _ = page.kvs[0].key.removeprefix(prefix).partition(b"/")
-            if not slash:
-                break  # the kind has no namespaces
+            folder = page.kvs[0].key.removeprefix(prefix).partition(b"/")[0]
             found.append(folder.decode())
             start = prefix_end(prefix + folder + b"/")
         return found

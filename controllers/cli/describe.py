@@ -64,9 +64,9 @@ async def _related(session: Session, found: Sequence[Resource]) -> list[Related]
                     pods.append(each)
         for event in await session.objects.list(Event, namespace):
             about = event.involved_object
-            key = about.uid or (about.kind, about.namespace or None, about.name)
-            if key in told:
-                told[key].append(event.raw)
+            for key in (about.uid,) if about.uid else _labels(event):
+                if key in told:
+                    told[key].append(event.raw)
     now = session.now()
     return [
         Related(
@@ -84,6 +84,12 @@ def _namespaces(found: Sequence[Resource]) -> list[str | None]:
     if any(not obj.TYPE.namespaced for obj in found):
         return [None]
     return list(dict.fromkeys(obj.namespace for obj in found))
+
+
+def _labels(event: Event) -> tuple[object, ...]:
+    """What an event without a uid may be about: its writer may have left out the namespace too."""
+    about = event.involved_object
+    return tuple((about.kind, within, about.name) for within in {about.namespace or None, event.namespace})
 
 
 def _label(obj: Resource) -> object:

@@ -24,7 +24,7 @@ from controllers.cli.past import definitions_at, object_key, objects_at, telling
 from controllers.cli.session import Session, with_session
 from controllers.cli.table import Table
 from controllers.cli.targets import Target, kind_reference, parse_targets, read_targets, reference, single_target
-from controllers.cli.yaml_writer import to_json, to_yaml
+from controllers.cli.yaml_writer import to_json, to_yaml, without_managed_fields
 from controllers.core.types import Event
 from informer.cache import Cache, Change, Stored
 from informer.client import DEFAULT_NAMESPACE
@@ -229,10 +229,7 @@ class _View:
         click.echo(to_yaml(whole) if self._output == "yaml" else to_json(whole), nl=False)
 
     def _raw(self, obj: Resource) -> Raw:
-        metadata = obj.raw.get("metadata")
-        if self._with_managed_fields or not metadata or "managedFields" not in metadata:
-            return obj.raw
-        return {**obj.raw, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
+        return obj.raw if self._with_managed_fields else without_managed_fields(obj.raw)
 
     def _table(self, cls: type[Resource]) -> Table:
         if cls not in self._tables:

@@ -16,7 +16,7 @@ from controllers.cli.past import TRIES, Bounds, changes, find_kind, object_key, 
 from controllers.cli.session import Session, with_session
 from controllers.cli.table import Table
 from controllers.cli.targets import single_target
-from controllers.cli.yaml_writer import to_json, to_yaml
+from controllers.cli.yaml_writer import to_json, to_yaml, without_managed_fields
 from informer.resources import Resource
 from kvstore.api import EventType, KeyValue
 from kvstore.errors import Compacted
@@ -96,7 +96,7 @@ async def history(
             found = await session.client.get(key, revision=revision)
         if found is None:
             raise CliError(f"{missing} at revision {revision}")
-        shown = cls.decode(found.value, str(found.mod_revision)).raw
+        shown = without_managed_fields(cls.decode(found.value, str(found.mod_revision)).raw)
         click.echo(to_json(shown) if output == "json" else to_yaml(shown), nl=False)
         return 0
     printer = _Printer(output, patch=patch)

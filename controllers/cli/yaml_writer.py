@@ -34,6 +34,14 @@ def _string(dumper: yaml.Dumper, text: str) -> yaml.Node:
 _Dumper.add_representer(str, _string)
 
 
+def without_managed_fields(raw: dict[str, Any]) -> dict[str, Any]:
+    """The object as kubectl shows it: who manages which fields is left out."""
+    metadata = raw.get("metadata")
+    if not isinstance(metadata, dict) or "managedFields" not in metadata:
+        return raw
+    return {**raw, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
+
+
 def to_yaml(value: Any) -> str:
     """One document, ending in a newline."""
     text: str = yaml.dump(value, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, width=2**31 - 1)
