@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import google_crc32c
 
-from kvstore.backend import Backend
-from kvstore.errors import Compacted, FutureRevision
+from kvstore.index import Index
 from kvstore.record import etcd_tombstone, key_of
 from kvstore.revision import is_tombstone, main_of, to_key
-from kvstore.store import Store
 
-SLICE_BYTES = 128 << 10  # read and hashed in one go on the event loop: a few milliseconds
 BUCKET = b"key"  # etcd hashes the name of its bucket first
+MOST_REMEMBERED = 10  # hashes of compactions, as in etcd
 
 
 class Hash(NamedTuple):
@@ -25,44 +23,60 @@ class Hash(NamedTuple):
     compact_revision: int
 
 
-async def hash_kv(store: Store, backend: Backend, revision: int) -> Hash:
-    """The hash at a revision (0 = now, less = of nothing, as in etcd), in steps between which others get their turn.
+class Hasher:
+    """The hash at a revision, computed from the history as it is read.
 
-    Of what lies at or below the compacted revision only that counts which a compaction at `revision` would keep, and a
-    deletion exactly there does not: so the hash is the same whether or not the space is freed already. A compaction
-    meanwhile starts it again. Raises Compacted or FutureRevision.
+    Of what lies at or below the compacted revision only that counts which a compaction at `at` would keep, and a
+    deletion exactly there does not: so the hash is the same whether or not the space is freed already. But if such a
+    compaction would keep nothing at all, everything counts, as in etcd.
     """
-    at = revision or store.revision
-    while True:
-        compacted = store.compacted
-        if 0 < at < compacted:
-            raise Compacted(compacted)
-        if at > store.revision:
-            raise FutureRevision()
-        crc = await _hash(store, backend, at, compacted)
-        if crc is not None:
-            return Hash(crc, at, compacted)
 
+    def __init__(self, index: Index, at: int, compacted: int) -> None:
+        self._index = index
+        self._at = at
+        self._compacted = compacted
+        self._kept = self._all = int(google_crc32c.value(BUCKET))
+        self._keeps_some = False
 
-async def _hash(store: Store, backend: Backend, at: int, compacted: int) -> int | None:
-    crc = int(google_crc32c.value(BUCKET))
-    main = 0
-    while True:
-        found, ended = backend.scan(main, SLICE_BYTES)
-        parts: list[bytes] = []
+    def add(self, found: Sequence[tuple[int, bytes]]) -> None:
+        """The next revisions with their records, in order."""
+        at, compacted, current = self._at, self._compacted, self._index.at
+        everything: list[bytes] = []
+        kept: list[bytes] = []
         for revision, record in found:
             main = main_of(revision)
             if main > at:
-                ended = True
                 break
-            if main <= compacted and store.index.at(key_of(record), at) != revision:
-                continue
-            parts.append(to_key(revision))
-            parts.append(etcd_tombstone(record) if is_tombstone(revision) else record)
-        crc = int(google_crc32c.extend(crc, b"".join(parts)))
-        if ended:
-            return crc
-        main += 1
-        await asyncio.sleep(0)
-        if store.compacted != compacted:
-            return None
+            tombstone = is_tombstone(revision)
+            pair = to_key(revision) + (etcd_tombstone(record) if tombstone else record)
+            everything.append(pair)
+            if not self._keeps_some or main <= compacted:
+                keep = not tombstone and current(key_of(record), at) == revision
+                self._keeps_some |= keep
+                if main <= compacted and not keep:
+                    continue
+            kept.append(pair)
+        same = self._kept == self._all and len(kept) == len(everything)
+        self._all = int(google_crc32c.extend(self._all, b"".join(everything)))
+        self._kept = self._all if same else int(google_crc32c.extend(self._kept, b"".join(kept)))
+
+    def result(self) -> Hash:
+        """The hash of all that was added."""
+        return Hash(self._kept if self._keeps_some else self._all, self._at, self._compacted)
+
+
+class CompactionHashes:
+    """The hashes that compactions have left: of the history since the one before, which nobody can compute any more."""
+
+    def __init__(self) -> None:
+        self._hashes: dict[int, Hash] = {}
+
+    def add(self, hashed: Hash) -> None:
+        """Remember it; the oldest makes room."""
+        self._hashes[hashed.hash_revision] = hashed
+        if len(self._hashes) > MOST_REMEMBERED:
+            del self._hashes[min(self._hashes)]
+
+    def get(self, revision: int) -> Hash | None:
+        """The hash of the compaction at that revision, if it is remembered."""
+        return self._hashes.get(revision)

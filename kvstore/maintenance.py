@@ -13,14 +13,16 @@ import structlog
 from kvstore import schema
 from kvstore.alarms import TABLE, Alarms
 from kvstore.backend import Backend
-from kvstore.errors import Code, TooManyRequests
-from kvstore.hash import Hash, hash_kv
+from kvstore.errors import Code, Compacted, FutureRevision, TooManyRequests
+from kvstore.hash import Hash, Hasher
+from kvstore.revision import main_of
 from kvstore.store import Store
 
 # NOSPACE may end by itself when less than this of the quota is used, so that it is not raised again at once.
 ROOM = 0.9
 # Each has a copy of the data on the disk for as long as its reader takes.
 MAX_SNAPSHOTS = 4
+HASHED_SLICE_BYTES = 128 << 10  # read and hashed in one go on the event loop: a few milliseconds
 MEMBERS, PEER_URLS = "members", b"peer_urls"
 
 log = structlog.get_logger("kvstore")
@@ -81,8 +83,31 @@ class Maintenance:
             log.info("defragmented", size=self._backend.size[0])
 
     async def hash_kv(self, revision: int = 0) -> Hash:
-        """The hash of the history up to a revision (0 = now). Raises Compacted or FutureRevision."""
-        return await hash_kv(self._store, self._backend, revision)
+        """The hash at a revision (0 = now, less = of nothing, as in etcd), computed in steps with turns for others.
+
+        At a compacted revision it is the one that the compaction left, if that was one of the last and in this life of
+        the member, as in etcd since 3.5.5. A compaction meanwhile starts it again. Raises Compacted or FutureRevision.
+        """
+        store = self._store
+        if (left := store.compaction_hashes.get(revision)) is not None:
+            return left
+        at = revision or store.revision
+        while True:
+            compacted = store.compacted
+            if 0 < at < compacted:
+                raise Compacted(compacted)
+            if at > store.revision:
+                raise FutureRevision()
+            hasher = Hasher(store.index, at, compacted)
+            main, ended = 0, False
+            while not ended and main <= at and store.compacted == compacted:
+                found, ended = self._backend.scan(main, HASHED_SLICE_BYTES)
+                hasher.add(found)
+                if found:
+                    main = main_of(found[-1][0]) + 1
+                await asyncio.sleep(0)
+            if store.compacted == compacted:
+                return hasher.result()
 
     async def hash(self) -> int:
         """The hash of everything in the database. Raises Unavailable."""

@@ -25,6 +25,7 @@ from kvstore.api import Compare, CompareTarget, DeleteRange, KeyValue, Op, Put, 
 from kvstore.backend import NO_COMPACTION, Backend, Commit
 from kvstore.errors import Compacted, FutureRevision, KeyNotFound, KvError, LeaseNotFound, NoSpace, Stopped
 from kvstore.event import StoredEvent
+from kvstore.hash import CompactionHashes, Hasher
 from kvstore.histogram import Durations, Histogram
 from kvstore.index import Index
 from kvstore.recent import RecentRecords
@@ -159,6 +160,8 @@ class Store:
         self._staged_revision = 1
         self.compacted = NO_COMPACTION
         self._scheduled = NO_COMPACTION  # the staged counterpart of `compacted`
+        self.compaction_hashes = CompactionHashes()
+        self._hashable = NO_COMPACTION  # the compaction that finds everything since the one before
         self._gathering = Batch()
         self._committing: Batch | None = None
         # Records that LMDB does not have yet, but for tombstones: nothing reads those by their revision.
@@ -511,6 +514,8 @@ class Store:
             if revision > self.revision:
                 raise FutureRevision()
             self._scheduled = revision
+            # As in etcd one that comes before the last has freed its space leaves no hash.
+            self._hashable = revision if self._backend.meta(FINISHED_COMPACTION, NO_COMPACTION) == before else 0
             txn.undo(lambda: setattr(self, "_scheduled", before))
             txn.meta(SCHEDULED_COMPACTION, revision)
 
@@ -518,14 +523,20 @@ class Store:
 
     async def remove_compacted(self) -> None:
         """Free what the last compaction made unreadable, in small steps between which writers get their turn."""
-        target = self.compacted
+        target, hashable = self.compacted, self._hashable
         keys = self.index.keys()
         for start in range(0, len(keys), COMPACTION_STEP_KEYS):
             self.index.compact(keys[start : start + COMPACTION_STEP_KEYS], target)
             await asyncio.sleep(0)
+        hasher = None
+        if target == hashable:
+            hasher = Hasher(self.index, target, self._backend.meta(FINISHED_COMPACTION, NO_COMPACTION))
         main = 0
         while main <= target:
             found, ended = self._backend.scan(main, COMPACTION_STEP_BYTES)
+            if hasher is not None:
+                hasher.add(found)
+                await asyncio.sleep(0)
             gone = [
                 revision
                 for revision, record in found
@@ -538,6 +549,8 @@ class Store:
             main = main_of(found[-1][0]) + 1
             await asyncio.sleep(0)
         await self.write(lambda txn: txn.meta(FINISHED_COMPACTION, target))
+        if hasher is not None:
+            self.compaction_hashes.add(hasher.result())
 
     def statistics(self) -> StoreStatistics:
         """The pipeline's numbers now."""

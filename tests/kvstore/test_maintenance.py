@@ -17,9 +17,11 @@ from google.protobuf.message import Message
 from kvstore.api import DeleteRange, Put, Range
 from kvstore.client import RemoteClient
 from kvstore.errors import Compacted, FutureRevision, Unavailable
+from kvstore.hash import MOST_REMEMBERED, Hash
 from kvstore.node import Node, NodeOptions
 from kvstore.proto import messages as pb
-from kvstore.record import decode
+from kvstore.record import decode, key_of
+from kvstore.revision import main_of, to_key
 from kvstore.server import Server
 from tests.etcd_process import running_etcd
 from tests.kvstore.differential import Answer, Operation, Side, normal
@@ -149,6 +151,43 @@ async def test_a_hash_does_not_depend_on_how_far_a_compaction_has_come(node: Nod
     assert before.hash not in (started.hash, finished.hash)
 
 
+async def test_hash_of_a_store_in_which_nothing_is_left(node: Node) -> None:
+    # The numbers are etcd's: where a compaction would keep nothing, what the last one has kept counts.
+    await node.put(Put(b"a", b"1"))
+    await node.compact(2, physical=True)
+    await node.delete_range(DeleteRange(b"a"))
+    assert (await node.maintenance.hash_kv(3)).hash == 3520211144
+    await node.put(Put(b"b", b"1"))
+    assert (await node.maintenance.hash_kv()).hash == 20294999
+
+
+async def test_a_compaction_leaves_the_hash_of_what_came_since_the_one_before(tmp_path: Path) -> None:
+    async with Node.open(tmp_path / "node", NodeOptions(fsync=False)) as node:
+        rng = random.Random(4)
+        left: list[Hash] = []
+        for _ in range(MOST_REMEMBERED + 2):
+            for _ in range(50):
+                await node.put(Put(rng.choice([b"a", b"b", b"c", b"d"]), rng.randbytes(20)))
+            at, before = node.revision - 10, max(node.compacted, 0)
+            history = [(r, record) for r, record in node._backend.all_records() if main_of(r) <= at]
+            kept = {key_of(record): r for r, record in history}
+            counted = [to_key(r) + row for r, row in history if main_of(r) > before or kept[key_of(row)] == r]
+            left.append(Hash(google_crc32c.value(b"key" + b"".join(counted)), at, node.compacted))
+            await node.compact(at, physical=True)
+            assert await node.maintenance.hash_kv(at) == left[-1]
+        for hashed in left[-MOST_REMEMBERED:]:
+            assert await node.maintenance.hash_kv(hashed.hash_revision) == hashed, "although it is compacted"
+        with pytest.raises(Compacted):
+            await node.maintenance.hash_kv(left[1].hash_revision)
+        await node.compact(node.revision - 5)
+        await node.compact(node.revision, physical=True)
+        assert (await node.maintenance.hash_kv(node.revision)).compact_revision == node.revision, "the other interfered"
+    async with Node.open(tmp_path / "node", NodeOptions(fsync=False)) as node:
+        assert (await node.maintenance.hash_kv(node.compacted)).compact_revision == node.compacted
+        with pytest.raises(Compacted):
+            await node.maintenance.hash_kv(left[-1].hash_revision)
+
+
 async def test_hash_of_revisions_that_cannot_be_read(node: Node) -> None:
     for number in range(5):
         await node.put(Put(b"k", b"%d" % number))
@@ -157,7 +196,7 @@ async def test_hash_of_revisions_that_cannot_be_read(node: Node) -> None:
         await node.maintenance.hash_kv(3)
     with pytest.raises(FutureRevision):
         await node.maintenance.hash_kv(7)
-    assert (await node.maintenance.hash_kv(4)).compact_revision == 4
+    assert (await node.maintenance.hash_kv(4)).compact_revision in (-1, 4), "whether or not the space is free yet"
     assert await node.maintenance.hash_kv(0) == await node.maintenance.hash_kv(6)
     nothing = await node.maintenance.hash_kv(-1)
     assert nothing.hash == google_crc32c.value(b"key")
