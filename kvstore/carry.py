@@ -32,10 +32,11 @@ async def carry(source: Client, target: Client, *, merge: bool = False) -> Carri
     """
     if not merge and (await target.range(Range(b"\0", b"\0", count_only=True))).count:
         raise SnapshotError("the store to write to is not empty")
-    leases = await _carry_leases(source, target)
-    writer = _Writer(target)
     page = await source.range(Range(b"\0", b"\0", limit=PAGE_KEYS))
     revision = page.header.revision
+    # Only now: every lease that a key of this revision has is among them, unless it has ended.
+    leases = await _carry_leases(source, target)
+    writer = _Writer(target)
     keys = 0
     while True:
         for kv in page.kvs:

@@ -8,17 +8,18 @@ import os
 import random
 import shutil
 import sys
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import grpc
 import pytest
 
 from kvstore import snapshot
-from kvstore.api import DeleteRange, Put, Range
+from kvstore.api import DeleteRange, LeaseLeasesResponse, Put, Range, RangeResponse
 from kvstore.bolt import Writer
 from kvstore.carry import Carried, carry
 from kvstore.client import EmbeddedClient, RemoteClient
+from kvstore.errors import LeaseExists
 from kvstore.maintenance import MAX_SNAPSHOTS
 from kvstore.node import Node, NodeOptions
 from kvstore.proto import messages as pb
@@ -275,6 +276,31 @@ async def test_an_empty_store(tmp_path: Path) -> None:
     async with Node.open(tmp_path / "a", OPTIONS) as one, Node.open(tmp_path / "b", OPTIONS) as two:
         carried = await carry(EmbeddedClient(one), EmbeddedClient(two))
         assert carried == Carried(0, 0, 1, 1)
+
+
+async def test_a_lease_that_is_granted_while_the_store_is_read_does_not_lose_its_keys(tmp_path: Path) -> None:
+    class Busy(EmbeddedClient):
+        """Somebody else always comes between two calls."""
+
+        async def range(self, request: Range) -> RangeResponse:
+            await self.write(1)
+            return await super().range(request)
+
+        async def leases(self) -> LeaseLeasesResponse:
+            found = await super().leases()
+            await self.write(2)
+            return found
+
+        async def write(self, lease: int) -> None:
+            with suppress(LeaseExists):
+                await self.lease_grant(600, lease)
+                await self.put(b"k%d" % lease, b"v", lease=lease)
+
+    async with Node.open(tmp_path / "a", OPTIONS) as one, Node.open(tmp_path / "b", OPTIONS) as two:
+        carried = await carry(Busy(one), EmbeddedClient(two))
+        assert (carried.keys, carried.source_revision) == (1, 2)
+        assert two.range(Range(b"k1")).count == 1
+        assert two.lease_time_to_live(1, keys=True)[1:] == (600, [b"k1"])
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------
