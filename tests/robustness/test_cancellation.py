@@ -8,7 +8,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from kvstore.client import RemoteClient, remote
+from kvstore.client import RemoteClient
+from kvstore.client.endpoint import Endpoint
 from kvstore.errors import Unavailable
 from kvstore.node import Node, NodeOptions
 from kvstore.server import Server
@@ -36,13 +37,13 @@ async def test_a_call_that_fails_as_it_is_cancelled_is_cancelled(
         RemoteClient([server.client_urls[0]]) as client,
     ):
         await client.get(b"k")
-        monkeypatch.setattr(remote.Endpoint, "unary", unary)
+        monkeypatch.setattr(Endpoint, "unary", unary)
 
         async def clean_up_after_a_cancellation() -> None:
             try:
                 await client.put(b"k", b"v")
             finally:
-                monkeypatch.setattr(remote.Endpoint, "unary", fails)
+                monkeypatch.setattr(Endpoint, "unary", fails)
                 with pytest.raises(Unavailable):  # the cancellation before it does not hide it
                     await client.put(b"k", b"v")
 

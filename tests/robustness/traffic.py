@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import random
+import tempfile
 from collections.abc import Awaitable, Iterator
+from contextlib import aclosing
 from typing import TypeVar
 
 from kvstore.api import (
@@ -24,9 +27,15 @@ from kvstore.api import (
     Txn,
     TxnResponse,
 )
-from kvstore.errors import Compacted, LeaseNotFound, Unavailable
+from kvstore.bolt import Reader
+from kvstore.client import RemoteClient
+from kvstore.errors import Compacted, LeaseNotFound, TooManyRequests, Unavailable
+from kvstore.record import decode
+from kvstore.revision import from_key, is_tombstone
+from kvstore.schema import HISTORY, revision_of
+from kvstore.snapshot import SUM_BYTES
 from tests.robustness.history import FOREVER, Call, Granted, History
-from tests.robustness.model import LeaseRevoke, Write, answered
+from tests.robustness.model import LeaseRevoke, State, Write, answered
 
 KEYS = [b"a", b"b", b"b/1", b"b/2", b"c", b"c/1", b"d", b"e"]
 EVERYTHING = Range(b"\0", b"\0")
@@ -40,7 +49,9 @@ T = TypeVar("T")
 class Traffic:
     """One client's share. `numbers` makes each value that is ever written unlike all others."""
 
-    def __init__(self, client: Client, history: History, rng: random.Random, life: int, numbers: Iterator[int]) -> None:
+    def __init__(
+        self, client: RemoteClient, history: History, rng: random.Random, life: int, numbers: Iterator[int]
+    ) -> None:
         self._client = client
         self._history = history
         self._rng = rng
@@ -57,13 +68,14 @@ class Traffic:
             (2, self._revoke),
             (2, self._keep_alive),
             (4, self._compact),
+            (1, self._snapshot),
         ]
         for _ in itertools.count():
             step = self._rng.choices([each for _, each in steps], [weight for weight, _ in steps])[0]
             try:
                 async with asyncio.timeout(CALL_TIMEOUT):
                     await step()
-            except (TimeoutError, Unavailable):
+            except (TimeoutError, Unavailable, TooManyRequests):
                 await asyncio.sleep(0.002)  # a server that is gone refuses at once; leave the loop to the others
 
     async def write_once(self) -> None:
@@ -148,6 +160,28 @@ class Traffic:
             assert target <= max(revision for revision in history.compactions)
             return
         history.compacted = max(history.compacted, target)
+
+    async def _snapshot(self) -> None:
+        """A snapshot is a read of everything at the revision that it has."""
+        call = self._sent(EVERYTHING)
+        async with aclosing(self._client.snapshot()) as pieces:
+            data = b"".join([piece async for piece in pieces])
+        database, digest = data[:-SUM_BYTES], data[-SUM_BYTES:]
+        assert hashlib.sha256(database).digest() == digest
+        state: State = {}
+        last = b""
+        with tempfile.TemporaryFile() as file:
+            file.write(database)
+            file.flush()
+            reader = Reader(file, len(database))
+            for last, record in reader.bucket(HISTORY):
+                kv = decode(record)
+                if is_tombstone(from_key(last)):
+                    state.pop(kv.key, None)
+                else:
+                    state[kv.key] = kv
+            revision = revision_of(reader, last)
+        self._returned(call, revision, (len(state), [state[key] for key in sorted(state)]))
 
     def _sent(self, operation: Write) -> Call:
         call = Call(operation, self._life, self._clock())
