@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests import virtual_time
+from controllers.simulation import virtual_time
 from tests.virtual_time import VirtualTimeLoop
 
 T = TypeVar("T")

@@ -90,6 +90,20 @@ async def test_an_owner_that_never_was_or_was_made_anew_does_not_count(store: Cl
 
 
 @virtual_time
+async def test_who_comes_late_to_an_owner_that_is_gone_goes_too(store: Client) -> None:
+    async with cluster(store) as it:
+        owner = await it.client.create(config("owner"))
+        kept = config("kept", owner)
+        kept.metadata.finalizers = ["example.com/kept"]
+        await it.client.create(kept)
+        await it.client.delete(ConfigMap, "owner", "default")
+        await asyncio.sleep(60)
+        assert (await it.client.get(ConfigMap, "kept", "default")).deleting
+        await it.client.create(config("late", owner))
+        await gone(it, "late")
+
+
+@virtual_time
 async def test_an_owner_of_an_unknown_kind_keeps_its_dependents(store: Client) -> None:
     async with cluster(store) as it:
         child = config("child")

@@ -1,0 +1,87 @@
+"""An event loop whose clock jumps to the next timer when nothing else is left to do: hours of backoff in microseconds.
+
+Use `asyncio.Runner(loop_factory=VirtualTimeLoop)`. Work given to `run_in_executor` is real: the clock stands still
+until it is done. Sockets are real too, so two ends talking over one see time jump between them: keep the store
+in-process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TypeVar, TypeVarTuple, Unpack
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+STUCK_AFTER = 10.0  # real seconds with nothing ready, no timer and no thread at work
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    loop: VirtualTimeLoop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        if self.loop.jobs:
+            return super().select(None)  # the job's end wakes the loop
+        if timeout is None:
+            ready = super().select(STUCK_AFTER)
+            if not ready:
+                raise RuntimeError("stuck: nothing is ready, no timer is set, no thread is at work")
+            return ready
+        self.loop.advance(timeout)
+        return []
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """`time()` starts at 0 and moves only when every task waits for a timer."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self.jobs = 0
+        selector = _JumpingSelector()
+        selector.loop = self
+        super().__init__(selector)
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="virtual-time")
+        self.set_default_executor(self._pool)
+
+    def time(self) -> float:
+        """Seconds of virtual time since the loop was made."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock on."""
+        self._now += seconds
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        """As asyncio's; the clock stands still until it is done."""
+        job = (executor or self._pool).submit(func, *args)
+        self.jobs += 1
+        future = asyncio.wrap_future(job, loop=self)
+        # Added after wrap_future's own callback: the result is delivered before the clock may move again.
+        job.add_done_callback(lambda _: self.is_closed() or self.call_soon_threadsafe(self._job_done))
+        return future
+
+    def _job_done(self) -> None:
+        self.jobs -= 1
+
+
+class OneThreadLoop(VirtualTimeLoop):
+    """As `VirtualTimeLoop`, but what others do in threads happens at once: the same steps in the same order always."""
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        """Call it now; the future has the result when its caller looks."""
+        future: asyncio.Future[T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 (raised again where it is awaited)
+            future.set_exception(error)
+        return future
