@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
@@ -163,8 +162,7 @@ class Manager:
         }
         self._settings = Settings.load(base=settings or Settings(), environ={}, **self._arguments)
         self._given_settings = settings
-        self._config: Path | None = None
-        self._is_guest = False
+        self._hosts_settings: Settings | None = None
         self.store = store
         self._given_client = client
         self._transform = transform
@@ -353,13 +351,15 @@ class Manager:
             raise ValueError(f"there is a check {name!r} of {kind} already" if name else "a check needs a name")
         checks[name] = check
 
-    def use_client(self, client: Client, config: Path | None = None) -> None:
-        """Run as a guest: on this client instead of the store that the manager was made for, and without endpoints of
-        its own unless it was made with some. The client stays the caller's to close. config: the file of settings."""
+    def use_client(self, client: Client, settings: Settings) -> None:
+        """Run as a guest: on this client instead of the store that the manager was made for, with these settings where
+        it was made without, and with endpoints of its own only if it was made with some.
+
+        The client stays the caller's to close.
+        """
         self._check_not_started()
         self._given_client = client
-        self._config = config
-        self._is_guest = True
+        self._hosts_settings = msgspec.structs.replace(settings, http="")
 
     def _check_not_started(self) -> None:
         if self._entered:
@@ -491,8 +491,10 @@ class Manager:
         With leader election it does not wait for the workers: `await manager.elected.wait()` does.
         """
         self._check_not_started()
-        if self._given_settings is None:
-            self._settings = Settings.load(self._config, **self._arguments)
+        if self._hosts_settings is not None and self._given_settings is None:
+            self._settings = Settings.load(base=self._hosts_settings, environ={}, **self._arguments)
+        elif self._given_settings is None:
+            self._settings = Settings.load(**self._arguments)
         self._entered = True
         self._body = asyncio.current_task()
         try:
@@ -603,13 +605,10 @@ class Manager:
         self._run_runnables(leader_election=True)
 
     async def _serve_http(self) -> None:
-        address = self._settings.http
-        if self._is_guest and self._given_settings is None:
-            address = self._arguments["http"]
-        if address:
+        if self._settings.http:
             from controllers.endpoints import Endpoints  # aiohttp is not needed otherwise
 
-            self._endpoints = Endpoints([self], address, self._settings)
+            self._endpoints = Endpoints([self], self._settings.http, self._settings)
             await self._resources.enter_async_context(self._endpoints)
 
     def _run_runnables(self, *, leader_election: bool) -> None:

@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
     "Run": {
         "demo": Entry("demo.command:demo", "Show a rollout, an undo and three faults, and check each step."),
         "run": Entry("run:run", "Run the built-in controllers and simulated nodes on a store."),
+        "top": Entry("top:top", "Show what a manager and its store are doing, as it changes."),
         "serve": Entry("serve:serve", "Serve a data directory to etcd clients."),
         "snapshot": Entry("snapshot:snapshot", "Save, look at and restore a store; carry data to and from an etcd."),
     },

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import click
+import msgspec
 import structlog
 
 from controllers.builtin import add_workloads
@@ -20,8 +21,9 @@ from controllers.cli.options import KubectlCommand, Settings, global_options
 from controllers.cli.reconciler_files import load_managers
 from controllers.cli.reload import run_and_reload
 from controllers.core.types import Event
-from controllers.leader import LeaderElection
+from controllers.errors import EndpointError
 from controllers.manager import Manager
+from controllers.settings import Settings as ManagerSettings
 from controllers.stores import LOCAL_SERVER, open_store
 from informer.cache import Stored
 from informer.shared import Handler
@@ -29,6 +31,7 @@ from kvstore.api import Client
 from kvstore.client.embedded import EmbeddedClient
 
 DEFAULT_URL = f"http://{LOCAL_SERVER}"
+DEFAULT_HTTP = "127.0.0.1:8080"  # controller-runtime's port, on this machine only
 STOP_TIMEOUT = 3.0  # seconds that reconciles in progress have to end
 
 log = structlog.get_logger("controllers.cli")
@@ -61,6 +64,13 @@ log = structlog.get_logger("controllers.cli")
     metavar="URL",
     help="Where an embedded store also listens, for other processes; empty for nowhere.",
 )
+@click.option(
+    "--http",
+    default=None,
+    metavar="HOST:PORT",
+    help=f"Where metrics, health and what `listwatch top` shows are; '' for nowhere.  [default: {DEFAULT_HTTP}]",
+)
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="A YAML file of settings.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(FORMATS), default="auto", help="auto: by whether it is a terminal.")
 @global_options
@@ -73,6 +83,8 @@ def run(
     leader_elect: bool | None,
     reload: bool,
     url: str,
+    http: str | None,
+    config: Path | None,
     log_level: str,
     log_format: LogFormat,
 ) -> None:
@@ -89,7 +101,10 @@ def run(
         asyncio.run(_reload(files, settings))
         return
     address = _address(url)
-    asyncio.run(_run(settings, _Plan(load_managers(files), nodes, workloads, leader_elect), address))
+    numbers = ManagerSettings.load(config)
+    numbers = msgspec.structs.replace(numbers, http=(numbers.http or DEFAULT_HTTP) if http is None else http)
+    plan = _Plan(load_managers(files), nodes, workloads, leader_elect, numbers)
+    asyncio.run(_run(settings, plan, address))
 
 
 class _Plan(NamedTuple):
@@ -99,6 +114,7 @@ class _Plan(NamedTuple):
     nodes: int
     workloads: bool | None
     leader_elect: bool | None
+    settings: ManagerSettings
 
     def prepare(self, client: Client) -> tuple[list[Manager], Manager | None]:
         """All managers, on this client, and the one of the built-in controllers."""
@@ -106,16 +122,17 @@ class _Plan(NamedTuple):
         builtin = None
         if self.workloads if self.workloads is not None else embedded or not self.managers:
             elect = self.leader_elect if self.leader_elect is not None else not embedded
-            election = LeaderElection("listwatch-controllers", namespace="kube-system") if elect else None
-            builtin = Manager(client=client, leader_election=election, stop_timeout=STOP_TIMEOUT)
+            election = "kube-system/listwatch-controllers" if elect else None
+            builtin = Manager(leader_election=election, stop_timeout=STOP_TIMEOUT)
+            builtin.use_client(client, self.settings)
             add_workloads(builtin, nodes=self.nodes)
         for n, manager in enumerate(self.managers):
-            manager.use_client(client)
+            manager.use_client(client, self.settings)
             if self.leader_elect is False:
                 manager.leader_election = None
             elif self.leader_elect and manager.leader_election is None:
                 names = "-".join(sorted(manager.controller_names)) or f"manager-{n}"
-                manager.leader_election = LeaderElection(names)
+                manager.leader_election = names
         # The built-in ones first: they are to be there when a reconciler begins, and are no user's to stop.
         return [*([builtin] if builtin else []), *self.managers], builtin
 
@@ -163,6 +180,7 @@ async def _run(settings: Settings, plan: _Plan, address: str | None) -> None:
         opened = open_store(settings.store, serve=address is not None, local=address or LOCAL_SERVER)
         async with opened as client, contextlib.AsyncExitStack() as stack:
             managers, builtin = plan.prepare(client)
+            await _serve_http(managers, plan.settings, stack)
             for manager in managers:
                 await stack.enter_async_context(manager)
             if builtin is not None:
@@ -177,6 +195,21 @@ async def _run(settings: Settings, plan: _Plan, address: str | None) -> None:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+async def _serve_http(managers: Sequence[Manager], settings: ManagerSettings, stack: contextlib.AsyncExitStack) -> None:
+    """Serve what all of them tell; a port that is taken is no reason not to run."""
+    if not settings.http:
+        return
+    from controllers.endpoints import Endpoints, parse_address
+
+    parse_address(settings.http)
+    try:
+        endpoints = await stack.enter_async_context(Endpoints(managers, settings.http, settings))
+    except EndpointError as error:
+        log.warning("endpoints_not_served", reason=str(error), hint="--http HOST:PORT chooses another address")
+    else:
+        log.info("endpoints_served", url=f"http://{endpoints.address}", paths="/metrics /healthz /readyz /statistics")
 
 
 async def _first(waits: Sequence[Coroutine[Any, Any, object]]) -> None:

@@ -129,6 +129,10 @@ def _watching(statistics: NodeStatistics) -> Iterator[Metric]:
     watchers = watch.synced + watch.unsynced + watch.victims
     yield GaugeMetricFamily("etcd_debugging_mvcc_watch_stream_total", "Watch streams.", watch.streams)
     yield GaugeMetricFamily("etcd_debugging_mvcc_watcher_total", "Watchers.", watchers)
+    states = GaugeMetricFamily("listwatch_watchers", "Watchers by state.", labels=["state"])
+    for state, number in (("synced", watch.synced), ("unsynced", watch.unsynced), ("victims", watch.victims)):
+        states.add_metric([state], number)
+    yield states
     yield GaugeMetricFamily(
         "etcd_debugging_mvcc_slow_watcher_total", "Watchers that are behind.", watch.unsynced + watch.victims
     )
