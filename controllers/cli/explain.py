@@ -12,13 +12,14 @@ from typing import Any
 import click
 import msgspec
 
+from controllers.cli.columns import dig
 from controllers.cli.errors import CliError
 from controllers.cli.kinds import Kinds
 from controllers.cli.options import KubectlCommand, Settings, completing, global_options
 from controllers.cli.session import open_session, run_until_done
 from controllers.cli.yaml_writer import to_json
 from informer.errors import UnknownKind
-from informer.objects import Model
+from informer.objects import Model, camel
 from informer.resources import ObjectMeta, Resource
 
 Raw = Mapping[str, Any]
@@ -65,18 +66,18 @@ class Field(msgspec.Struct, frozen=True):
 
     @property
     def rules(self) -> str:
-        """What else the schema says of its value."""
-        shown = (_RULES[word].format(_plain(self.schema[word])) for word in _RULES if word in self.schema)
-        return " ".join(shown)
+        """What else the schema says of its value, and of each item if it is a list or a map."""
+        core = _core(self.schema)
+        return " ".join([*_rules(self.schema), *(f"Each: {rule}" for rule in _rules(core) if core is not self.schema)])
 
     def fields(self) -> dict[str, Field]:
         """What it has inside, also of the items of a list or map."""
         if self.model is not None:
             return _of_model(self.model)
         core = _core(self.schema)
-        needed = core.get("required") or ()
+        needed, document = core.get("required") or (), _description(core)
         return {
-            name: Field(inner, str(inner.get("description") or ""), None, name in needed)
+            name: Field(inner, _description(inner) or _mentions(document, name), None, name in needed)
             for name, inner in sorted((core.get("properties") or {}).items())
             if isinstance(inner, Mapping)
         }
@@ -121,7 +122,7 @@ def find(kinds: Kinds, path: str) -> tuple[type[Resource], list[str]]:
 def of_kind(cls: type[Resource]) -> Field:
     """The kind as a whole."""
     if cls.SCHEMA is not None:
-        return Field(cls.SCHEMA, str(cls.SCHEMA.get("description") or ""))
+        return Field(cls.SCHEMA, _description(cls.SCHEMA))
     return Field({"type": "object"}, _document(cls), cls)
 
 
@@ -158,8 +159,10 @@ def _of_model(model: type[Model]) -> dict[str, Field]:
         schema = dict(field.codec.schema())
         if isinstance(field.default, int | float) or (isinstance(field.default, str) and field.default):
             schema.setdefault("default", field.default)
-        text = str(schema.get("description") or (_document(held) if held is not None else ""))
-        found[field.key] = Field(schema, text or _mentions(document, field.key), held, field.required)
+        text, of_class = str(schema.get("description") or ""), _document(held) if held is not None else ""
+        if held is not None and text == inspect.cleandoc(held.__doc__ or ""):  # a text of the field's own goes first
+            text = of_class
+        found[field.key] = Field(schema, text or of_class or _mentions(document, field.key), held, field.required)
     return dict(sorted(found.items()))
 
 
@@ -177,6 +180,28 @@ def _mentions(document: str, key: str) -> str:
 
 
 # ---- schemas --------------------------------------------------------------------------------------------------------
+
+
+def _description(schema: Raw) -> str:
+    """What a schema says, with its fields by their names in JSON: it may be a Python class' docstring."""
+
+    def renamed(found: re.Match[str]) -> str:
+        return f"`{camel(found[1])}`" if camel(found[1]) in properties else found[0]
+
+    properties = schema.get("properties") or {}
+    return re.sub(r"`([a-z0-9_]+)`", renamed, str(schema.get("description") or ""))
+
+
+def _rules(schema: Raw) -> list[str]:
+    words = {
+        **({"minimum": "More than {}."} if schema.get("exclusiveMinimum") is True else {}),
+        **({"maximum": "Less than {}."} if schema.get("exclusiveMaximum") is True else {}),
+    }
+    told = [words.get(word, text).format(_plain(schema[word])) for word, text in _RULES.items() if word in schema]
+    for each in schema.get("x-kubernetes-validations") or ():
+        text = str(dig(each, "message") or dig(each, "rule"))
+        told.append(f"{text[:1].upper()}{text[1:].rstrip('.')}.")
+    return told
 
 
 def _core(schema: Raw) -> Raw:

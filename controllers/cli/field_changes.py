@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,10 @@ Raw = Mapping[str, Any]
 ITEM_KEYS = ("name", "type", "uid", "key", "containerPort", "port", "mountPath", "ip")
 MOST_LINES = 4000  # beyond that a diff by lines may take minutes, and nobody reads it
 CONTEXT = 3  # lines around a change, diff's
-SHORT, FEW = 40, 3  # characters of a value and changes, of a summary
+SHORT, WIDTH = 40, 100  # characters of a value in a summary, and of all of it
+
+_CONDITION = re.compile(r"status\.conditions\[type=([A-Za-z0-9]+)\](?:\.status)?")
+_QUIET = re.compile(r"^metadata\.generation$|^status\.observedGeneration$|Time$|\.message$| \(order\)$")
 
 
 class FieldChange(msgspec.Struct, frozen=True, omit_defaults=True, rename={"old": "from", "new": "to"}):
@@ -40,11 +44,15 @@ class FieldChange(msgspec.Struct, frozen=True, omit_defaults=True, rename={"old"
     @property
     def short(self) -> str:
         """As one of several on a line."""
-        if self.old is msgspec.UNSET:
-            return f"+{self.path}{_cut(self.new, '=')}"
-        if self.new is msgspec.UNSET:
-            return f"-{self.path}"
-        return f"{self.path}{_cut(self.old, ': ')}{_cut(self.new, ' -> ')}"
+        path, old, new = self.path, self.old, self.new
+        if found := _CONDITION.fullmatch(path):
+            path = found[1]
+            old, new = (each.get("status") if isinstance(each, Mapping) else each for each in (old, new))
+        if old is msgspec.UNSET:
+            return f"+{path}{_cut(new, '=')}"
+        if new is msgspec.UNSET:
+            return f"-{path}"
+        return f"{path}{_cut(old, ': ')}{_cut(new, ' -> ')}"
 
 
 def _text(value: Any) -> str:
@@ -60,13 +68,20 @@ def _cut(value: Any, before: str) -> str:
 
 
 def summary(changes: Sequence[FieldChange]) -> str:
-    """The changes in short: what was wanted before what came of it."""
-    order = {"metadata": 1, "status": 2}
-    quiet = ("metadata.generation", "status.observedGeneration")
-    told = [each for each in changes if each.path not in quiet] or list(changes)
-    shown = sorted(told, key=lambda each: order.get(each.path.partition(".")[0], 0))
-    rest = f", {len(shown) - FEW} more" if len(shown) > FEW else ""
-    return ", ".join(each.short for each in shown[:FEW]) + rest
+    """The changes in short: what was wanted, then what came of it; times and messages only if there is nothing else."""
+    told = [each for each in changes if not _QUIET.search(each.path)] or list(changes)
+    shown = ""
+    for number, each in enumerate(sorted(told, key=lambda each: _rank(each.path))):
+        if number and len(shown) + len(each.short) > WIDTH:
+            return f"{shown}, {len(told) - number} more"
+        shown += f", {each.short}" if number else each.short
+    return shown
+
+
+def _rank(path: str) -> int:
+    if path.startswith("status.conditions"):
+        return 2
+    return {"status": 1, "metadata": 3}.get(path.partition(".")[0], 0)
 
 
 def readable_form(raw: Raw) -> dict[str, Any]:

@@ -84,10 +84,10 @@ def defined(store: Path) -> None:
             objects = ObjectClient(client)
             definition = crd_for(Website)
             schema = definition.raw["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-            schema["properties"]["spec"]["properties"]["image"] |= {
-                "description": "What it runs.",
-                "pattern": "^[a-z]+$",
-            }
+            spec = schema["properties"]["spec"]
+            spec["description"] = "What is served. No `rules`: everything."
+            spec["properties"]["image"] |= {"description": "What it runs.", "pattern": "^[a-z]+$"}
+            spec["properties"]["sizes"]["items"] |= {"minimum": 0, "exclusiveMinimum": True}
             await objects.create(definition)
             for name in ("blog", "shop"):
                 await objects.create(Website(name=name, spec={"image": "a"}))
@@ -103,7 +103,9 @@ def test_a_defined_kind_is_explained_from_its_schema(cli: Cli, tmp_path: Path) -
     assert lines[:3] == ["GROUP:      example.com", "KIND:       Website", "VERSION:    v1"]
     image = lines.index("  image\t<string> -required-")
     assert lines[image + 1 : image + 3] == ["    What it runs.", "    Matches ^[a-z]+$."]
-    assert {"  sizes\t<[]integer>", "  rules\t<map[string]string>"} <= set(lines)
+    sizes, rules = lines.index("  sizes\t<[]integer>"), lines.index("  rules\t<map[string]string>")
+    assert lines[sizes + 1 : sizes + 3] == ["    <no description>", "    Each: More than 0."]
+    assert lines[rules + 1] == "    No `rules`: everything."
     assert "  metadata\t<ObjectMeta>" in cli("explain", "website").lines
     assert "FIELD: labels <map[string]string>" in cli("explain", "website.metadata.labels").lines
 

@@ -73,10 +73,22 @@ def test_a_summary_tells_what_was_wanted_first_and_stays_short() -> None:
     old: dict[str, Any] = {"metadata": {"generation": 1}, "spec": {"a": 1}, "status": {"b": 1, "c": 1, "d": 1}}
     new: dict[str, Any] = {"metadata": {"generation": 2}, "spec": {"a": "x" * 99}, "status": {"b": 2, "c": 2, "e": {}}}
     told = summary(field_changes(old, new))
-    assert told == f'spec.a: 1 -> "{"x" * 36}..., status.b: 1 -> 2, status.c: 1 -> 2, 2 more'
+    assert told == f'spec.a: 1 -> "{"x" * 36}..., status.b: 1 -> 2, status.c: 1 -> 2, -status.d, 1 more'
     assert summary(field_changes({"metadata": {"generation": 1}}, {"metadata": {"generation": 2}})) == (
         "metadata.generation: 1 -> 2"
     )
+
+
+def test_a_summary_tells_conditions_by_their_names() -> None:
+    ready = {"type": "Ready", "status": "False", "message": "not yet", "lastTransitionTime": "1"}
+    old = {"status": {"conditions": [ready]}}
+    new = {
+        "status": {
+            "conditions": [{"type": "New", "status": "True"}, {**ready, "status": "True", "lastTransitionTime": "2"}],
+            "phase": "Up",
+        }
+    }
+    assert summary(field_changes(old, new)) == '+status.phase="Up", Ready: "False" -> "True", +New="True"'
 
 
 def lines(count: int, **changed: str) -> dict[str, Any]:
