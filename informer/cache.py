@@ -228,7 +228,7 @@ class _Index:
             return values
         except Exception:  # noqa: BLE001 (a user's function; whatever it raises is logged and counted)
             self.errors += 1
-            _log.exception("an indexer failed; the object is not in this index", index=self.name, key=stored.key)
+            _log.exception("indexer_failed", effect="the object is not in this index", index=self.name, key=stored.key)
             return ()
 
     def add(self, key: str, values: Iterable[str]) -> None:
@@ -544,7 +544,7 @@ class Cache:
                 data = transform(data, self._transform)
             except Exception:  # noqa: BLE001 (a user's function; whatever it raises is logged and counted)
                 self._transform_errors += 1
-                _log.exception("a transform failed; the object is kept as it is stored", key=item.key)
+                _log.exception("transform_failed", effect="the object is kept as it is stored", key=item.key)
             else:
                 meta = self._metadata(data)  # a view of what is kept; the other one would keep the rest alive
         return Stored(item.key, data, item.revision, meta)

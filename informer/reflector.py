@@ -346,9 +346,9 @@ class Reflector:
         # Time mends the others; these ask for somebody's attention.
         log = _log.warning if reason in (Reason.REFUSED, Reason.STALE) else _log.info
         if new is old:
-            log("a reflector tries again", reflector=self._name, **facts)
+            log("reflector_retry", reflector=self._name, **facts)
             return
-        log("a reflector changed its state", reflector=self._name, was=old.value, **facts)
+        log("reflector_transition", reflector=self._name, was=old.value, **facts)
         if self._on_transition is not None:
             self._on_transition(Transition(old, new, type(happened).__name__, reason, core.last_revision, error, now))
 

@@ -278,7 +278,7 @@ class Registration:
     def _note_failure(self, change: Change, error: BaseException) -> None:
         self._failed += 1
         self._last_error = f"{change.key}: {error!r}"
-        _log.exception("a handler failed", informer=self._informer.name, handler=self._name, key=change.key)
+        _log.exception("handler_failed", informer=self._informer.name, handler=self._name, key=change.key)
 
     def _end(self) -> None:
         self._ended = True
