@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import random
 import statistics
 import tempfile
 from pathlib import Path
 
-import structlog
-
 from benchmarks.informer_events import PREFIX, pod
-from benchmarks.table import Row, show
+from benchmarks.table import Row, quiet, show
 from informer import Handler, SharedInformer, Stored, StoreListWatch
 from kvstore.client import EmbeddedClient
 from kvstore.node import Node
@@ -74,7 +71,7 @@ async def seconds(handlers: int, pods: list[tuple[bytes, bytes]]) -> float:
 
 
 def main() -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    quiet()
     pods = [pod(n) for n in range(OBJECTS)]
     taken: dict[int, list[float]] = {handlers: [] for handlers in HANDLERS}
     for _ in range(ROUNDS):

@@ -21,6 +21,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from benchmarks.table import quiet
 from informer import Handler, SharedInformer, Stored, StoreListWatch
 from kvstore.api import prefix_end
 from kvstore.client import EmbeddedClient
@@ -136,6 +137,7 @@ async def events_a_second(
 
 
 def main() -> None:
+    quiet()
     pods = [pod(n) for n in range(OBJECTS)]
     watchers = {"no watcher": nobody, "bare watch, decode": bare_watch, "informer handler": informer}
     rates: dict[str, list[float]] = {name: [] for name in watchers}

@@ -317,6 +317,7 @@ class Cache:
     indexers: functions from an object to the values it is found under; they must depend on the object alone.
     selector: only objects with such labels are kept. One that begins to match is an add, one that ceases to a delete.
     transform: what is kept of an object. If it fails, that is logged and counted, and the whole object is kept.
+    on_wait: called when a reader begins to wait for a revision, so that the cache may be moved on to it.
 
     Invariants (`_check`): every index holds exactly the keys of the objects whose function gives that value, and no
     value without keys; the revision never goes back.
@@ -328,6 +329,7 @@ class Cache:
         *,
         selector: SelectorLike = None,
         transform: Transform | None = None,
+        on_wait: Callable[[], None] | None = None,
     ) -> None:
         wanted = None if selector is None else Selector.of(selector)
         self._selector = None if wanted is None or wanted.empty else wanted
@@ -337,7 +339,8 @@ class Cache:
         self._indexes: dict[str, _Index] = {name: _Index(name, function) for name, function in indexers.items()}
         self._revision = ""
         self._encoded_bytes = 0
-        self._waiters: dict[asyncio.Future[None], str] = {}
+        self._on_wait = on_wait
+        self._waiters: dict[asyncio.Future[None], tuple[str, float]] = {}  # what for, since when; the oldest first
         self._waited = 0
         self._wait_seconds = 0.0
         self._undecodable = 0
@@ -433,13 +436,20 @@ class Cache:
         loop = asyncio.get_running_loop()
         began = loop.time()
         waiter: asyncio.Future[None] = loop.create_future()
-        self._waiters[waiter] = revision
+        self._waiters[waiter] = revision, began
+        if self._on_wait is not None:
+            self._on_wait()
         try:
             await waiter
         finally:
             self._waiters.pop(waiter, None)
             self._waited += 1
             self._wait_seconds += loop.time() - began
+
+    @property
+    def waited_for_since(self) -> float | None:
+        """Since when, on the loop's clock, the reader waits that has waited longest; None if nobody does."""
+        return next((since for waiter, (_, since) in self._waiters.items() if not waiter.done()), None)
 
     def statistics(self) -> CacheStatistics:
         """How large and how fresh it is."""
@@ -527,7 +537,7 @@ class Cache:
     def close(self) -> None:
         """Nothing will fill it any more: whoever waits for a revision, now or later, gets `InformerStopped`."""
         self._closed = True
-        for waiter, revision in self._waiters.items():
+        for waiter, (revision, _) in self._waiters.items():
             if not waiter.done():
                 waiter.set_exception(
                     InformerStopped(f"the cache stays at revision {self._revision or 'none'}, {revision} was asked for")
@@ -578,7 +588,7 @@ class Cache:
             return
         self._revision = revision
         if self._waiters:
-            for waiter, wanted in self._waiters.items():
+            for waiter, (wanted, _) in self._waiters.items():
                 if not waiter.done() and not is_newer(wanted, revision):
                     waiter.set_result(None)
 
@@ -594,4 +604,4 @@ class Cache:
             assert {value: set(keys) for value, keys in index.keys.items()} == expected, index.name
         for stored in self._items.values():
             assert not is_newer(stored.revision, self._revision), stored.key
-        assert all(waiter.done() or is_newer(wanted, self._revision) for waiter, wanted in self._waiters.items())
+        assert all(waiter.done() or is_newer(wanted, self._revision) for waiter, (wanted, _) in self._waiters.items())

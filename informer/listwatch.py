@@ -105,6 +105,18 @@ class KnowsHead(Protocol):
         """The newest revision that any answer of the store has shown; "" before the first."""
 
 
+@runtime_checkable
+class AsksProgress(Protocol):
+    """A `ListWatch` whose watches can be made to tell at once how far the store has got; optional."""
+
+    async def request_progress(self) -> bool:
+        """Let each open watch get a `Bookmark` soon, though nothing may happen to its objects.
+
+        False if none can be relied on: no watch is open, or the store does not give what could be trusted. Even where
+        it is True the store may forget; ask again while it matters. Raises `ApiError`s alone; safe to cancel.
+        """
+
+
 class Prefixed(Protocol):
     """What a resource type tells about where its objects live."""
 
@@ -160,6 +172,7 @@ class StoreListWatch:
         self._streams = isinstance(client, _RangeStreamer)
         self._cluster: int | None = None
         self._head = 0
+        self._open: dict[_StoreWatch, None] = {}
 
     @property
     def head(self) -> str:
@@ -196,6 +209,16 @@ class StoreListWatch:
         that takes. Raises `Unsupported` when client or server cannot stream; the store is asked once.
         """
         return _StoreWatchList(self, int(revision or 0))
+
+    async def request_progress(self) -> bool:
+        """Have the open watches told how far the store has got; False if it is an etcd whose answer may be too early.
+
+        See `orders_progress`. Raises `Unreachable` without an answer in time.
+        """
+        asked = False
+        for watch in [*self._open]:
+            asked = await watch._ask() or asked
+        return asked
 
     def _items(self, kvs: Sequence[api.KeyValue]) -> Items:
         base = self._base
@@ -237,8 +260,13 @@ class _StoreWatch:
             behind = Unreachable(f"the store is at revision {head}, {seen} was already seen")
             await self._watch.__aexit__(type(behind), behind, None)
             raise behind
-        if seen == head:
-            return self
+        if seen != head:
+            await self._confirm(limit)
+        source._open[self] = None
+        return self
+
+    async def _confirm(self, limit: float) -> None:
+        source = self._source
         # The store has moved on since `start`. It reports a compacted start after it has accepted the watch; a read at
         # that revision tells at once, so that a watch which was entered is one that goes on.
         try:
@@ -250,11 +278,11 @@ class _StoreWatch:
             if isinstance(error, KvError | TimeoutError):
                 raise _translate(error, deadline, f"no answer to a read within {limit} s") from error
             raise
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._source._open.pop(self, None)
         await self._watch.__aexit__(kind, error, trace)
 
     def __aiter__(self) -> Self:
@@ -283,6 +311,18 @@ class _StoreWatch:
         except (KvError, TimeoutError) as error:
             silence = source._quiet_after + source._answer_within
             raise _translate(error, deadline, f"nothing heard on a watch for {silence} s") from error
+
+    async def _ask(self) -> bool:
+        limit = self._source._answer_within
+        try:
+            async with asyncio.timeout(limit) as deadline:
+                await self._learn_version()
+                if not self._trusted or self not in self._source._open:
+                    return False
+                await self._watch.request_progress()
+        except (KvError, TimeoutError) as error:
+            raise _translate(error, deadline, f"progress could not be asked for within {limit} s") from error
+        return True
 
     async def _learn_version(self) -> None:
         """Ask once for the server's version, for what its answers to progress requests are worth."""

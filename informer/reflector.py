@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 import structlog
 
 from informer.errors import ApiError, Expired, Silent, Unreachable
-from informer.listwatch import Batch, Bookmark, Item, KnowsHead, ListWatch, StreamingListWatch, WatchEvent
+from informer.listwatch import AsksProgress, Batch, Bookmark, Item, KnowsHead, ListWatch, StreamingListWatch, WatchEvent
 from informer.machine import (
     HEALTHY_AFTER,
     PAGE_SIZE,
@@ -171,6 +171,7 @@ class Reflector:
         self._name = name
         self._silence = self._patience = silence
         self._streaming = list_watch if stream and isinstance(list_watch, StreamingListWatch) else None
+        self._asks = list_watch if isinstance(list_watch, AsksProgress) else None
         self._core = Core(backoff or Backoff(rng), page_size=page_size, stream=self._streaming is not None)
         self._on_transition = on_transition
         self._pieces: Pieces | None = None
@@ -186,6 +187,10 @@ class Reflector:
         source = self._list_watch
         now = 0.0 if self._loop is None else self._loop.time()
         return self._core.statistics(now, source.head if isinstance(source, KnowsHead) else "")
+
+    async def request_progress(self) -> bool:
+        """Have the watch say at once how far the store has got; False if it cannot. See `AsksProgress`."""
+        return self._asks is not None and self.state is State.WATCHING and await self._asks.request_progress()
 
     async def run(self) -> None:
         """List and watch until cancelled; it can be run once. Only an error that is not an `ApiError` ends it."""
@@ -343,8 +348,11 @@ class Reflector:
             facts["error"] = error
         if wait := sum(action.seconds for action in actions if isinstance(action, Sleep)):
             facts["wait"] = round(wait, 3)
-        # Time mends the others; these ask for somebody's attention.
-        log = _log.warning if reason in (Reason.REFUSED, Reason.STALE) else _log.info
+        if reason is Reason.STOPPED or (old is State.LISTING and new is State.WATCHING and not core.failures):
+            log = _log.debug  # as in every life
+        else:
+            # Time mends the others; these ask for somebody's attention.
+            log = _log.warning if reason in (Reason.REFUSED, Reason.STALE) else _log.info
         if new is old:
             log("reflector_retry", reflector=self._name, **facts)
             return

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from informer.cache import DEFAULT_INDEXERS, Cache, CacheStatistics, Change, Indexer, InformerStopped, Stored
+from informer.errors import ApiError
 from informer.listwatch import Item, ListWatch, WatchEvent
 from informer.notifications import Notifications
 from informer.reflector import PAGE_SIZE, Backoff, Reflector, ReflectorStatistics, State, Transition
@@ -24,6 +25,10 @@ _log = structlog.get_logger(__name__)
 QUEUE_LIMIT = 1024  # notifications kept one by one for a handler; client-go's buffers begin at this size
 NOTIFICATIONS_BETWEEN_YIELDS = 256
 BEHIND_AFTER = 1.0  # seconds; a handler whose queue is over its limit for that long is worth a line in the log
+# Seconds until the store is asked how far it is for a reader that waits. Writes to the informer's own objects show
+# sooner; one to others has to be asked for, as often as kube-apiserver does.
+PROGRESS_AFTER = 0.02
+PROGRESS_PERIOD = 0.1
 RESYNC_JITTER = 0.1  # controller-runtime: 10 % either way, so that handlers do not all begin at once
 
 
@@ -368,7 +373,7 @@ class SharedInformer:
     ) -> None:
         self.name = name
         self._rng = rng or random.Random()
-        self._cache = Cache(indexers, selector=selector, transform=transform)
+        self._cache = Cache(indexers, selector=selector, transform=transform, on_wait=self._want_progress)
         self._fan_out = _FanOut(self._cache)
         self._reflector = Reflector(
             list_watch,
@@ -384,6 +389,7 @@ class SharedInformer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._group: asyncio.TaskGroup | None = None
         self._task: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._stopped = False
 
     @property
@@ -437,6 +443,8 @@ class SharedInformer:
             async with asyncio.TaskGroup() as self._group:
                 for registration in self._fan_out.registrations:
                     self._group.create_task(registration._run())
+                if self._cache.waited_for_since is not None:
+                    self._want_progress()
                 try:
                     await self._reflector.run()
                 finally:
@@ -452,6 +460,33 @@ class SharedInformer:
         self._cache.close()
         self._fan_out.synced.give_up()
         self._end_handlers()
+
+    def _want_progress(self) -> None:
+        if self._asking is None and self._group is not None and not self._stopped:
+            self._asking = self._group.create_task(self._ask_for_progress())
+
+    async def _ask_for_progress(self) -> None:
+        """Ask the store how far it has got, for as long as a reader waits: what it waits for may be a write to others'
+        objects, of which the watch would tell nothing before the next bookmark."""
+        assert self._loop is not None
+        wait = PROGRESS_AFTER
+        try:
+            while True:
+                began = self._loop.time()
+                await asyncio.sleep(wait)
+                since = self._cache.waited_for_since
+                if since is None:
+                    return
+                if since > began:  # it may be about to see its own write
+                    wait = PROGRESS_AFTER
+                    continue
+                wait = PROGRESS_PERIOD
+                try:
+                    await self._reflector.request_progress()
+                except ApiError as error:  # the reflector, which reads the watch, finds out for itself
+                    _log.debug("progress_not_asked", informer=self.name, error=str(error))
+        finally:
+            self._asking = None
 
     def _end_handlers(self) -> None:
         for registration in self._fan_out.registrations:
