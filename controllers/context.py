@@ -12,7 +12,18 @@ import structlog
 from controllers.core.events import EventType
 from controllers.errors import RunCancelled, UndeclaredKind
 from controllers.reconcile import Request
-from informer import Applied, Cache, NotFound, Propagation, Resource, ResourceType, Stored, Unreachable, is_newer
+from informer import (
+    Applied,
+    Cache,
+    CreatedOrUpdated,
+    NotFound,
+    Propagation,
+    Resource,
+    ResourceType,
+    Stored,
+    Unreachable,
+    is_newer,
+)
 from informer.client import DEFAULT_NAMESPACE
 from informer.selectors import SelectorLike
 
@@ -174,6 +185,16 @@ class Context:
         """Store all but the status; raises Conflict if the object changed since it was read."""
         return self._wrote(await self._write(obj.TYPE, self._controller.client.update(obj)))
 
+    async def create_or_update(self, obj: R, mutate: Callable[[R], object]) -> CreatedOrUpdated[R]:
+        """Let `mutate` make the stored object what it should be, or `obj` if there is none; store it if it changed.
+
+        mutate: sets fields of the object it is given, in memory; never its name. Raises Conflict if another writer is
+        faster.
+        """
+        done = await self._write(obj.TYPE, self._controller.client.create_or_update(obj, mutate))
+        self._wrote(done.object)
+        return done
+
     async def update_status(self, obj: R) -> R:
         """Store the status alone; raises Conflict if the object changed since it was read."""
         return self._wrote(await self._write(obj.TYPE, self._controller.client.update_status(obj)))
@@ -315,6 +336,10 @@ class BlockingContext:
     def update(self, obj: R) -> R:
         """See `Context.update`."""
         return self._call(lambda: self._context.update(obj))
+
+    def create_or_update(self, obj: R, mutate: Callable[[R], object]) -> CreatedOrUpdated[R]:
+        """See `Context.create_or_update`. `mutate` runs on the event loop: it must not block."""
+        return self._call(lambda: self._context.create_or_update(obj, mutate))
 
     def update_status(self, obj: R) -> R:
         """See `Context.update_status`."""

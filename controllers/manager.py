@@ -29,6 +29,7 @@ from controllers.settings import Settings
 from controllers.stores import open_store
 from controllers.workqueue import WorkQueue
 from informer import (
+    Admission,
     ApiError,
     Indexer,
     Informers,
@@ -171,6 +172,8 @@ class Manager:
         self.events = EventBroadcaster(lambda: self.store_client, now=self._now, rng=self._rng)
         """Records Events in the name of components: `manager.events.recorder("backup").event(...)`."""
         self.leader_election = leader_election
+        self.admission = Admission()
+        """Hooks that are asked before its client or its reconcilers write: `@manager.admission.validate(Website)`."""
         self.elected = asyncio.Event()
         """Set while the manager may act: at once without leader election."""
         self._serve = False
@@ -291,7 +294,11 @@ class Manager:
         )
         self._definitions[name] = definition
         if self._started:
-            self._launch(definition, define=True)
+            try:
+                self._launch(definition, define=True)
+            except BaseException:
+                del self._definitions[name]
+                raise
 
     async def remove_controller(self, name: str) -> None:
         """Stop a controller while the manager runs, and forget it. Informers that only it used are stopped as well.
@@ -332,11 +339,15 @@ class Manager:
     def add_runnable(self, runnable: Runnable, name: str | None = None, *, leader_election: bool = True) -> None:
         """Run a coroutine function beside the controllers: from when their caches are full, cancelled at the stop.
 
-        leader_election: True = only while this process is the leader.
+        Before the manager is started or while it runs; then it starts at once. leader_election: True = only while this
+        process is the leader.
         """
-        self._check_not_started()
+        self._check_not_stopped()
         name = name or str(getattr(runnable, "__name__", "runnable"))
-        self._runnables.append((name, runnable, leader_election))
+        if self._started and (self.elected.is_set() or not leader_election):
+            self._run_runnable(name, runnable)
+        else:
+            self._runnables.append((name, runnable, leader_election))
 
     def add_healthz_check(self, name: str, check: Check) -> None:
         """Ask it for `/healthz`, too: it raises, or answers False, when only a restart of the process would help."""
@@ -573,14 +584,16 @@ class Manager:
             )
             self._store_client = await self._resources.enter_async_context(opened)
         self._store_name = ",".join(getattr(self._store_client, "endpoints", ())) or "local"
-        self._client = self._unfenced = ObjectClient(self._store_client, now=self._now, rng=self._rng)
+        self._client = self._unfenced = ObjectClient(
+            self._store_client, now=self._now, rng=self._rng, admission=self.admission
+        )
         if self.leader_election is not None:
             election = self.leader_election
             if isinstance(election, str):
                 election = settings.election(election)
             elector = LeaderElector(self._store_client, election, now=self._now, rng=self._rng)
             fenced = FencedClient(self._store_client, lambda: elector.fence, elector.doubt)
-            self._client = ObjectClient(fenced, now=self._now, rng=self._rng)
+            self._client = ObjectClient(fenced, now=self._now, rng=self._rng, admission=self.admission)
             self._elector = elector
         await self._define(self.kinds)
         self._informers = Informers(
@@ -614,7 +627,10 @@ class Manager:
     def _run_runnables(self, *, leader_election: bool) -> None:
         for name, runnable, when_elected in self._runnables:
             if when_elected is leader_election:
-                self._runnable_tasks.add(self._start(f"runnable {name}", runnable()))
+                self._run_runnable(name, runnable)
+
+    def _run_runnable(self, name: str, runnable: Runnable) -> None:
+        self._runnable_tasks.add(self._start(f"runnable {name}", runnable()))
 
     async def _lead(self, elector: LeaderElector) -> None:
         """Become the leader, act as such, and fail when it is over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from informer.admission import Admission, AdmissionRequest
 from informer.cache import (
     DEFAULT_INDEXERS,
     Cache,
@@ -18,10 +19,17 @@ from informer.cache import (
     by_owner,
 )
 from informer.cached_client import CachedClient
-from informer.client import Applied, Deleted, ObjectClient, ObjectList, Propagation
+from informer.client import Applied, CreatedOrUpdated, Deleted, ObjectClient, ObjectList, Propagation
 from informer.constraints import Immutable, Meta
-from informer.crd import CustomResourceDefinition, crd_for, resource_from_crd, resource_type_from_crd
+from informer.crd import (
+    CustomResourceDefinition,
+    crd_for,
+    resource_from_crd,
+    resource_type_from_crd,
+    resources_from_crd,
+)
 from informer.errors import (
+    AdmissionFailed,
     AlreadyExists,
     ApiError,
     Conflict,
@@ -39,6 +47,7 @@ from informer.errors import (
 )
 from informer.informers import Informers
 from informer.listwatch import (
+    AsksProgress,
     Batch,
     Bookmark,
     Item,
@@ -65,6 +74,7 @@ from informer.reflector import (
 )
 from informer.resources import SCHEME, ObjectMeta, OwnerReference, Resource, ResourceType, Scheme
 from informer.retry import retry_on_conflict
+from informer.scale import CurrentScale, Scale
 from informer.schema import validate_schema
 from informer.selectors import Selector
 from informer.shared import Handler, HandlerStatistics, InformerStatistics, Registration, SharedInformer
@@ -74,9 +84,13 @@ __all__ = [
     "DEFAULT_INDEXERS",
     "SCHEME",
     "TRANSITIONS",
+    "Admission",
+    "AdmissionFailed",
+    "AdmissionRequest",
     "AlreadyExists",
     "ApiError",
     "Applied",
+    "AsksProgress",
     "Backoff",
     "Batch",
     "Bookmark",
@@ -85,6 +99,8 @@ __all__ = [
     "CachedClient",
     "Change",
     "Conflict",
+    "CreatedOrUpdated",
+    "CurrentScale",
     "CustomResourceDefinition",
     "Deleted",
     "Expired",
@@ -120,6 +136,7 @@ __all__ = [
     "Removed",
     "Resource",
     "ResourceType",
+    "Scale",
     "Scheme",
     "Selector",
     "SharedInformer",
@@ -147,6 +164,7 @@ __all__ = [
     "is_newer",
     "resource_from_crd",
     "resource_type_from_crd",
+    "resources_from_crd",
     "retry_on_conflict",
     "schema_of",
     "state_diagram",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TypeVar
 
+from informer.admission import Admission
 from informer.cache import Cache, InformerStopped
 from informer.client import _PAGE, DEFAULT_NAMESPACE, ObjectClient, ObjectList
 from informer.errors import NotFound, Unreachable
@@ -43,8 +44,9 @@ class CachedClient(ObjectClient):
         rng: random.Random | None = None,
         wait: float = WAIT,
         field_manager: str | None = None,
+        admission: Admission | None = None,
     ) -> None:
-        super().__init__(client, now=now, rng=rng, field_manager=field_manager)
+        super().__init__(client, now=now, rng=rng, field_manager=field_manager, admission=admission)
         self._informers = informers
         self._wait = wait
         self._seen: dict[bytes, str] = {}  # what the keys of a kind in a namespace begin with -> revision

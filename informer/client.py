@@ -19,11 +19,14 @@ from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, cast
 import msgspec
 
 from informer import patch as patches
+from informer.admission import Admission, AdmissionRequest
 from informer.codecs import Raw, format_time, show
+from informer.conversion import carried, from_hub, to_hub
 from informer.errors import AlreadyExists, ApiError, Conflict, Invalid, NotFound, from_store
 from informer.managed_fields import Operation, record
 from informer.metadata import FOREGROUND, ORPHAN, check_metadata, controller_reference
 from informer.resources import Resource
+from informer.scale import CurrentScale, read_scale, set_replicas
 from informer.selectors import Selector, SelectorLike
 from informer.transforms import TRANSFORMED
 from kvstore import errors as kv
@@ -90,6 +93,14 @@ class Applied(Generic[R]):
 
 
 @dataclass(frozen=True, slots=True)
+class CreatedOrUpdated(Generic[R]):
+    """What `create_or_update` came to."""
+
+    object: R
+    outcome: Literal["created", "updated", "unchanged"]
+
+
+@dataclass(frozen=True, slots=True)
 class Deleted(Generic[R]):
     """What `delete` came to: `object` is what stays until finalizers and grace period are over, None if it is gone."""
 
@@ -111,8 +122,10 @@ class ObjectClient:
     """Reads and writes objects through any `kvstore` client, whose lifetime is the caller's affair.
 
     now: the wall clock, in UTC. rng: for uids and generated names. field_manager: in whose name it writes, see
-    `informer.managed_fields`. Every method raises `ApiError`s only, `Unreachable` when the store does not answer;
-    cancelling a write leaves open whether it happened.
+    `informer.managed_fields`. admission: hooks that are asked before it writes, see `informer.admission`.
+
+    Every method raises `ApiError`s only, `Unreachable` when the store does not answer; cancelling a write leaves open
+    whether it happened.
     """
 
     def __init__(
@@ -122,8 +135,10 @@ class ObjectClient:
         now: Callable[[], datetime] | None = None,
         rng: random.Random | None = None,
         field_manager: str | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self._client = client
+        self._admission = admission
         self._now = now or (lambda: datetime.now(UTC))
         self._rng = rng or random.Random()
         self._field_manager = field_manager
@@ -192,6 +207,12 @@ class ObjectClient:
     async def _create(self, obj: R, operation: Operation) -> R:
         cls = type(obj)
         raw = _own(obj)
+        if cls.HUB is not None:
+            if cls.TYPE.status:
+                raw.pop("status", None)
+            spoke = _defaulted(cls, raw)
+            spoke.validate()
+            return _as(cls, await self._create(cls.HUB._over(to_hub(cls, spoke.raw)), operation))
         metadata = raw["metadata"]
         if metadata.get("resourceVersion"):
             raise Invalid("metadata.resourceVersion", "must not be set on a new object")
@@ -211,7 +232,7 @@ class ObjectClient:
         metadata["generation"] = 1
         if cls.TYPE.status:
             raw.pop("status", None)
-        new = _admit(cls, raw)
+        new = await self._admit(cls, raw, None)
         self._record(new, operation)
         for attempt in range(_GENERATE_TRIES if base else 1):
             if attempt and base:
@@ -249,6 +270,8 @@ class ObjectClient:
         but that of the version. subresource: what the write is noted as. Raises `Conflict`, also if the object is gone.
         """
         cls, raw = type(obj), _own(obj)
+        if cls.HUB is not None:
+            raise Invalid("apiVersion", f"only the stored version, {cls.HUB.TYPE.version}, can be replaced")
         metadata = raw["metadata"]
         version = metadata.pop("resourceVersion", None)
         if version is None or not version.isdecimal():
@@ -280,8 +303,8 @@ class ObjectClient:
         change = patches.merge if kind == "merge" else patches.json_patch
         for attempt in range(_CONFLICT_TRIES):
             current = await self._read(cls, name, namespace)
-            before = _decode(current.value)
-            version = before["metadata"]["resourceVersion"] = str(current.mod_revision)
+            version = str(current.mod_revision)
+            before = cls.decode(current.value, version).raw
             raw = patches.without_nulls(change(before, patch))
             metadata = raw.get("metadata") if isinstance(raw, dict) else None
             if not isinstance(metadata, dict):
@@ -316,6 +339,17 @@ class ObjectClient:
         None leaves that to the finalizers the object has. grace_seconds: 0 deletes now (finalizers still count), None
         leaves it to the object. Raises `NotFound`, `Conflict`.
         """
+        if cls.HUB is not None:
+            deleted = await self.delete(
+                cls.HUB,
+                name,
+                namespace,
+                uid=uid,
+                resource_version=resource_version,
+                propagation=propagation,
+                grace_seconds=grace_seconds,
+            )
+            return Deleted(deleted.revision, None if deleted.object is None else _as(cls, deleted.object))
         for _ in range(_CONFLICT_TRIES):
             current = await self._read(cls, name, namespace)
             version = str(current.mod_revision)
@@ -325,6 +359,10 @@ class ObjectClient:
                 raise _another(cls, name, metadata.get("uid"), uid)
             if resource_version is not None and version != resource_version:
                 raise _stale(cls, name, version, resource_version)
+            if self._admission:
+                old = cls.decode(current.value, version)
+                request = AdmissionRequest("delete", old, old, None, self._field_manager)
+                await self._admission.run_validating(request)
             grace = self._mark_deleted(obj, propagation, grace_seconds)
             op: Op
             if not grace and not metadata.get("finalizers"):
@@ -376,7 +414,7 @@ class ObjectClient:
                     continue
             if version and version != str(current.mod_revision):
                 raise _stale(cls, metadata["name"], str(current.mod_revision), version)
-            merged = _merge_manifest(cls, _decode(current.value), new)
+            merged = _merge_manifest(cls, cls.decode(current.value, str(current.mod_revision)).raw, new)
             try:
                 result = await self._replace(cls, merged, current, "Apply")
             except Conflict:
@@ -386,6 +424,62 @@ class ObjectClient:
             unchanged = result.raw["metadata"]["resourceVersion"] == str(current.mod_revision)
             return Applied(result, "unchanged" if unchanged else "configured")
         raise Conflict(f'{cls.TYPE.qualified} "{metadata["name"]}" keeps changing, the manifest was not applied')
+
+    async def create_or_update(self, obj: R, mutate: Callable[[R], object]) -> CreatedOrUpdated[R]:
+        """Let `mutate` make the stored object what it should be, or `obj` if there is none; store it if it changed.
+
+        mutate: sets fields of the object it is given, in memory, whatever they are; it must not change name or
+        namespace. A field that it takes away and the kind's defaults put back is no change, so that a reconciler which
+        sets a whole spec does not write for ever. The status is not written. As controller-runtime's CreateOrUpdate.
+        Raises `Conflict` if another writer is faster, see `retry_on_conflict`.
+        """
+        cls, name = type(obj), obj.name
+        try:
+            found: R | None = await ObjectClient.get(self, cls, name, obj.namespace)
+        except NotFound:
+            found = None
+        wanted = obj.__deepcopy__({}) if found is None else found
+        version, place = wanted.metadata.resource_version, (name, wanted.namespace)
+        mutate(wanted)
+        if (wanted.name, wanted.namespace) != place:
+            raise Invalid("metadata.name", f"{wanted!r} is another object than {obj!r}: mutate must not change that")
+        if found is None:
+            return CreatedOrUpdated(await self.create(wanted), "created")
+        wanted.metadata.resource_version = version
+        stored = await self.update(wanted)
+        unchanged = stored.metadata.resource_version == version
+        return CreatedOrUpdated(stored, "unchanged" if unchanged else "updated")
+
+    async def get_scale(self, cls: type[Resource], name: str, namespace: str | None = None) -> CurrentScale:
+        """How many there are and are to be. Raises `NotFound`, `Invalid` for a kind without a scale."""
+        return read_scale(await self.get(cls, name, namespace))
+
+    async def update_scale(
+        self,
+        cls: type[Resource],
+        name: str,
+        replicas: int,
+        namespace: str | None = None,
+        *,
+        resource_version: str | None = None,
+    ) -> CurrentScale:
+        """Say how many there are to be. resource_version: only of this very version, else `Conflict`.
+
+        Raises `NotFound`, `Invalid`, `Conflict`.
+        """
+        for attempt in range(_CONFLICT_TRIES):
+            current = await self._read(cls, name, namespace)
+            version = str(current.mod_revision)
+            if resource_version is not None and resource_version != version:
+                raise _stale(cls, name, version, resource_version)
+            obj = cls.decode(current.value, version)
+            set_replicas(obj, replicas)
+            try:
+                return read_scale(await self._replace(cls, obj.raw, current, subresource="scale"))
+            except Conflict:
+                if resource_version is not None or attempt == _CONFLICT_TRIES - 1:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
 
     # ---- the store --------------------------------------------------------------------------------------------------
 
@@ -443,7 +537,14 @@ class ObjectClient:
 
     # ---- the rules --------------------------------------------------------------------------------------------------
 
-    async def _replace(self, cls: type[R], raw: Raw, current: KeyValue, operation: Operation = "Update") -> R:
+    async def _replace(
+        self,
+        cls: type[R],
+        raw: Raw,
+        current: KeyValue,
+        operation: Operation = "Update",
+        subresource: str | None = None,
+    ) -> R:
         """Store the object in place of the current one, but for the status."""
         version = str(current.mod_revision)
         old = cls.decode(current.value, version)
@@ -451,9 +552,14 @@ class ObjectClient:
         _keep_server_fields(cls, metadata, before["metadata"])
         if cls.TYPE.status:
             _copy_field(raw, before, "status")
-        new = _admit(cls, raw)
-        new.check_change(old)
-        new.validate_update(old)
+        if cls.HUB is not None:
+            spoke = _defaulted(cls, raw)
+            _check_update(spoke, old)
+            hub = cls.HUB.decode(current.value, version)
+            metadata["resourceVersion"] = version
+            changed = carried(cls, cls.decode(current.value, version).raw, spoke.raw, hub.raw)
+            return _as(cls, await self._replace(cls.HUB, changed, current, operation, subresource))
+        new = await self._admit(cls, raw, old, subresource)
         deleting = metadata.get("deletionTimestamp") is not None
         finalizers = metadata.get("finalizers") or []
         if deleting and (added := set(finalizers) - set(before["metadata"].get("finalizers") or [])):
@@ -463,14 +569,15 @@ class ObjectClient:
             return new
         if _generation_changes(cls, before, raw):
             metadata["generation"] = before["metadata"].get("generation", 0) + 1
-        self._record(new, operation)
+        self._record(new, operation, subresource)
         if deleting and not finalizers and not metadata.get("deletionGracePeriodSeconds"):
             return await self._commit(new, current, DeleteRange(current.key))
         return await self._commit(new, current, Put(current.key, new.encode()))
 
     async def _replace_status(self, cls: type[R], raw: Raw, current: KeyValue) -> R:
         """Store the object's status in the current one."""
-        new = cls.decode(current.value, str(current.mod_revision))
+        version = str(current.mod_revision)
+        new = cls.decode(current.value, version)
         uid, found = raw["metadata"].get("uid"), new.raw["metadata"].get("uid")
         if uid and uid != found:
             raise _another(cls, new.name, found, uid)
@@ -480,7 +587,13 @@ class ObjectClient:
             check_metadata(cls.TYPE, new.raw["metadata"])
         new.check_status()
         if cls.has_immutable_fields():
-            new.check_change(cls.decode(current.value, str(current.mod_revision)))
+            new.check_change(cls.decode(current.value, version))
+        if cls.HUB is not None:
+            old, hub = cls.decode(current.value, version), cls.HUB.decode(current.value, version)
+            changed = carried(cls, old.raw, new.raw, hub.raw)
+            return _as(cls, await self._replace_status(cls.HUB, changed, current))
+        if self._admission:
+            await self._admit_status(new, cls.decode(current.value, version))
         if new.encode() == current.value:
             return new
         self._record(new, "Update", "status")
@@ -492,6 +605,36 @@ class ObjectClient:
             raise Conflict(f'{new.TYPE.qualified} "{new.name}" was changed by another writer just now, read it again')
         new.raw["metadata"]["resourceVersion"] = revision
         return new
+
+    async def _admit(self, cls: type[R], raw: Raw, old: R | None, subresource: str | None = None) -> R:
+        """The object with its defaults, if it is a valid one and no hook refuses it."""
+        new = _defaulted(cls, raw)
+        request = None
+        if self._admission:
+            operation: Literal["create", "update"] = "create" if old is None else "update"
+            request = AdmissionRequest(operation, new, old, subresource, self._field_manager)
+            if await self._admission.run_mutating(request):
+                if old is not None:
+                    _keep_server_fields(cls, raw["metadata"], old.raw["metadata"])
+                if cls.TYPE.status:
+                    _copy_field(raw, {} if old is None else old.raw, "status")
+                new = _defaulted(cls, raw)
+        _check_update(new, old)
+        if request is not None and self._admission:
+            await self._admission.run_validating(request)
+        return new
+
+    async def _admit_status(self, new: R, old: R) -> None:
+        assert self._admission is not None
+        kept = patches.copy({field: value for field, value in new.raw.items() if field != "status"})
+        request = AdmissionRequest("update", new, old, "status", self._field_manager)
+        if await self._admission.run_mutating(request):
+            status = new.raw.get("status")
+            new.raw.clear()
+            new.raw.update(kept)
+            _copy_field(new.raw, {"status": status}, "status")
+            new.check_status()
+        await self._admission.run_validating(request)
 
     def _record(self, obj: Resource, operation: Operation, subresource: str | None = None) -> None:
         """Note who writes."""
@@ -565,17 +708,29 @@ def _check_whole(obj: Resource, fields: tuple[str, ...]) -> None:
         )
 
 
-def _admit(cls: type[R], raw: Raw) -> R:
-    """The object with its defaults, if it is a valid one."""
+def _defaulted(cls: type[R], raw: Raw) -> R:
+    """The object with its defaults, if everything in it is of the right type."""
     for field, expected in (("apiVersion", cls.TYPE.api_version), ("kind", cls.TYPE.kind)):
         if raw.get(field) != expected:
             raise Invalid(field, f"expected {expected}, got {show(raw.get(field))}")
     obj = cls._over(raw)
     obj.check()
     obj.default()
-    obj.validate()
-    check_metadata(cls.TYPE, raw["metadata"])
     return obj
+
+
+def _check_update(new: R, old: R | None) -> None:
+    """Raise `Invalid` for what the kind and its metadata must not be, or must not become."""
+    new.validate()
+    check_metadata(new.TYPE, new.raw["metadata"])
+    if old is not None:
+        new.check_change(old)
+        new.validate_update(old)
+
+
+def _as(cls: type[R], hub: Resource) -> R:
+    """A stored object in another version."""
+    return cls._over(from_hub(cls, hub.raw))
 
 
 def _keep_server_fields(cls: type[Resource], metadata: Raw, before: Raw) -> None:
@@ -615,7 +770,9 @@ def _merge_manifest(cls: type[Resource], current: Raw, new: Raw) -> Raw:
     """The stored object as the manifest wants it."""
     try:
         last = _decode(current["metadata"]["annotations"][LAST_APPLIED])
-    except (KeyError, TypeError, msgspec.DecodeError):
+        if last.get("apiVersion") != cls.TYPE.api_version:
+            last = {}  # a manifest of another version says nothing about this one's fields
+    except (KeyError, TypeError, AttributeError, msgspec.DecodeError):
         last = {}  # never applied, or the note about it is damaged: nothing is known to be ours to remove
     merged = patches.without_nulls(patches.three_way(last, current, new))
     # Owners are told apart by uid; an owner that was made anew bears the same name.

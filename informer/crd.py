@@ -9,6 +9,7 @@ from informer.errors import Invalid
 from informer.names import label_problem, subdomain_problem
 from informer.objects import Key, Model
 from informer.resources import Resource, ResourceType
+from informer.scale import Scale
 from informer.schema import check_schema
 
 
@@ -28,10 +29,19 @@ class Schema(Model):
     open_api_v3_schema: Annotated[dict[str, Any], Key("openAPIV3Schema")]
 
 
+class ScaleSubresource(Model):
+    """Paths, with a dot in front, to where the kind has its number of replicas."""
+
+    spec_replicas_path: str
+    status_replicas_path: str
+    label_selector_path: str = ""
+
+
 class Subresources(Model):
-    """With `status` the status is written apart from the rest."""
+    """With `status` the status is written apart from the rest, with `scale` the kind can be scaled."""
 
     status: dict[str, Any] | None
+    scale: ScaleSubresource | None
 
 
 class Version(Model):
@@ -44,6 +54,13 @@ class Version(Model):
     subresources: Subresources
 
 
+class Conversion(Model):
+    """Who converts between the versions. None: nobody has to, they have the same fields. InProcess: the programs that
+    have the kind's classes; Kubernetes does not know that, its word is Webhook."""
+
+    strategy: Literal["None", "Webhook", "InProcess"] = "None"
+
+
 class CustomResourceDefinitionSpec(Model):
     """A group's kind."""
 
@@ -51,6 +68,7 @@ class CustomResourceDefinitionSpec(Model):
     names: Names
     scope: Literal["Namespaced", "Cluster"] = "Namespaced"
     versions: list[Version]
+    conversion: Conversion
 
 
 class CustomResourceDefinition(
@@ -85,41 +103,78 @@ class CustomResourceDefinition(
         for index, version in enumerate(spec.versions):
             path = (((((None, "spec"), "versions"), index), "schema"), "openAPIV3Schema")
             check_schema(version.raw.get("schema", {}).get("openAPIV3Schema", {}), path)  # one without is no mistake
+            if version.subresources.scale is not None:
+                _scale(version.subresources.scale)
 
 
 def crd_for(cls: type[Resource]) -> CustomResourceDefinition:
-    """The definition of a kind described by a Python class; the schema follows from its annotations."""
+    """The definition of a kind described by Python classes, in all its versions; schemas follow from annotations."""
+    hub = cls.HUB or cls
+    kind = hub.TYPE
+    spec: Raw = {
+        "group": kind.group,
+        "scope": "Namespaced" if kind.namespaced else "Cluster",
+        "names": {
+            "kind": kind.kind,
+            "plural": kind.plural,
+            "singular": kind.singular,
+            "listKind": f"{kind.kind}List",
+            "shortNames": list(kind.short_names),
+        },
+        "versions": [_version(each) for each in (hub, *hub.SPOKES)],
+    }
+    if any(each.convert_to is not Resource.convert_to for each in hub.SPOKES):
+        spec["conversion"] = {"strategy": "InProcess"}
+    return CustomResourceDefinition(name=kind.qualified, spec=spec)
+
+
+def _version(cls: type[Resource]) -> Raw:
     kind = cls.TYPE
-    schema = cls.schema()
     version: Raw = {
         "name": kind.version,
         "served": True,
-        "storage": True,
-        "schema": {"openAPIV3Schema": schema},
+        "storage": cls.HUB is None,
+        "schema": {"openAPIV3Schema": cls.schema()},
     }
-    if kind.status:
-        version["subresources"] = {"status": {}}
-    return CustomResourceDefinition(
-        name=kind.qualified,
-        spec={
-            "group": kind.group,
-            "scope": "Namespaced" if kind.namespaced else "Cluster",
-            "names": {
-                "kind": kind.kind,
-                "plural": kind.plural,
-                "singular": kind.singular,
-                "listKind": f"{kind.kind}List",
-                "shortNames": list(kind.short_names),
-            },
-            "versions": [version],
-        },
-    )
+    subresources: Raw = {"status": {}} if kind.status else {}
+    if kind.scale is not None:
+        where = {"specReplicasPath": kind.scale.spec, "statusReplicasPath": kind.scale.status}
+        if kind.scale.selector:
+            where["labelSelectorPath"] = kind.scale.selector
+        subresources["scale"] = {word: f".{path}" for word, path in where.items()}
+    if subresources:
+        version["subresources"] = subresources
+    return version
 
 
 def resource_type_from_crd(crd: CustomResourceDefinition) -> ResourceType:
     """The type that a definition's stored version describes."""
+    return _type(crd, _stored(crd))
+
+
+def resource_from_crd(crd: CustomResourceDefinition) -> type[Resource]:
+    """A class for the kind as it is stored, whose objects are checked against the definition's schema."""
+    return _class(crd, _stored(crd))
+
+
+def resources_from_crd(crd: CustomResourceDefinition) -> list[type[Resource]]:
+    """Classes for the versions that are served, the stored one first; those that need code to be converted are not
+    among them."""
+    stored = _stored(crd)
+    hub = _class(crd, stored)
+    if crd.spec.conversion.strategy != "None":
+        return [hub]
+    others = [each for each in crd.spec.versions if each.served and each.name != stored.name]
+    return [hub, *(_class(crd, each, hub) for each in others)]
+
+
+def _class(crd: CustomResourceDefinition, version: Version, hub: type[Resource] | None = None) -> type[Resource]:
+    return Resource.of(_type(crd, version), version.schema.open_api_v3_schema or None, hub=hub)
+
+
+def _type(crd: CustomResourceDefinition, version: Version) -> ResourceType:
     spec = crd.spec
-    version = _stored(crd)
+    scale = version.subresources.scale
     return ResourceType(
         spec.group,
         version.name,
@@ -128,12 +183,16 @@ def resource_type_from_crd(crd: CustomResourceDefinition) -> ResourceType:
         spec.scope == "Namespaced",
         tuple(spec.names.short_names),
         version.subresources.status is not None,
+        None if scale is None else _scale(scale),
     )
 
 
-def resource_from_crd(crd: CustomResourceDefinition) -> type[Resource]:
-    """A class for the kind, whose objects are checked against the definition's schema."""
-    return Resource.of(resource_type_from_crd(crd), _stored(crd).schema.open_api_v3_schema or None)
+def _scale(where: ScaleSubresource) -> Scale:
+    paths = (where.spec_replicas_path, where.status_replicas_path, where.label_selector_path)
+    try:
+        return Scale(*(path.removeprefix(".") for path in paths))
+    except ValueError as error:
+        raise Invalid("spec.versions", f"scale: {error}") from None
 
 
 def _stored(crd: CustomResourceDefinition) -> Version:

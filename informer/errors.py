@@ -102,6 +102,13 @@ class Forbidden(ApiError):
     status = 403
 
 
+class AdmissionFailed(ApiError):
+    """An admission hook gave no answer: nothing was written."""
+
+    reason = "InternalError"
+    status = 500
+
+
 class UnknownKind(ApiError):
     """No resource type of that name is known here."""
 

@@ -200,7 +200,7 @@ def three_way(last: Json, current: Json, new: Json) -> Json:
     if isinstance(new, dict):
         return _merge_maps(_as_dict(last), _as_dict(current), new)
     if isinstance(new, list) and isinstance(current, list):
-        names = [_by_name(items) for items in (last if isinstance(last, list) else [], current, new)]
+        names = [by_name(items) for items in (last if isinstance(last, list) else [], current, new)]
         if new and current and all(found is not None for found in names):
             return _merge_named(*(found or {} for found in names))
     return new
@@ -229,7 +229,7 @@ def _as_dict(value: Json) -> dict[str, Json]:
     return value if isinstance(value, dict) else {}
 
 
-def _by_name(items: list[Json]) -> dict[str, Json] | None:
+def by_name(items: list[Json]) -> dict[str, Json] | None:
     """The items by their `name`, in order; None unless each is an object with a name of its own."""
     found: dict[str, Json] = {}
     for item in items:

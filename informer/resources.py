@@ -9,13 +9,18 @@ import msgspec
 
 from informer import patch
 from informer.codecs import Raw, show
+from informer.conversion import from_stored
 from informer.errors import Invalid, UnknownKind
 from informer.objects import Model, ModelMeta, check, check_change, has_immutable_fields, schema_of
+from informer.scale import Scale
 from informer.schema import check_transition, json_schema, validate_schema
 
 
 class ResourceType(msgspec.Struct, frozen=True):
-    """The names of a kind and where its objects live. `status`: the status is written apart from the rest."""
+    """The names of a kind and where its objects live, which is the same for all its versions.
+
+    status: the status is written apart from the rest. scale: where it has its number of replicas.
+    """
 
     group: str
     version: str
@@ -24,6 +29,7 @@ class ResourceType(msgspec.Struct, frozen=True):
     namespaced: bool = True
     short_names: tuple[str, ...] = ()
     status: bool = True
+    scale: Scale | None = None
 
     @property
     def api_version(self) -> str:
@@ -133,8 +139,9 @@ class Scheme:
         raise UnknownKind(f'no resource type "{name}" is known{self._hint(name)}')
 
     def kinds(self) -> list[type[Resource]]:
-        """All of them, by group and plural."""
-        return sorted(self._by_kind.values(), key=lambda cls: (cls.TYPE.group, cls.TYPE.plural))
+        """All of them in the version that is stored, by group and plural."""
+        stored = [cls for cls in self._by_kind.values() if cls.HUB is None]
+        return sorted(stored, key=lambda cls: (cls.TYPE.group, cls.TYPE.plural))
 
     def _hint(self, name: str) -> str:
         same = [t for t in (cls.TYPE for cls in self._by_kind.values()) if name.lower() in (t.singular, t.plural)]
@@ -157,10 +164,14 @@ class Resource(Model):
                 replicas: int = 1
 
     `kind` is the class name and `plural` its English plural unless given. `status=False`: the kind has no separate
-    status. `scheme`: where the kind becomes known.
+    status. `scale=Scale(...)`: it can be scaled. `scheme`: where the kind becomes known. `hub=Website`: another version
+    of that kind, which shares its names and whose objects are stored as Websites; see `informer.conversion`.
     """
 
     TYPE: ClassVar[ResourceType]
+    # The class of the version that is stored, in those of the others; and these, in that.
+    HUB: ClassVar[type[Resource] | None] = None
+    SPOKES: ClassVar[tuple[type[Resource], ...]] = ()
     # OpenAPI v3 schema that whole objects are checked against too: for kinds known only from a definition.
     SCHEMA: ClassVar[Raw | None] = None
     # Deployments: an annotation counts as a change of generation, and status writes carry annotations along.
@@ -182,24 +193,52 @@ class Resource(Model):
         namespaced: bool = True,
         short_names: tuple[str, ...] = (),
         status: bool = True,
+        scale: Scale | None = None,
         scheme: Scheme | None = None,
+        hub: type[Resource] | None = None,
     ) -> None:
         super().__init_subclass__()
+        if hub is not None:
+            if version is None or (group, kind, plural) != (None, None, None):
+                raise TypeError(f"{cls.__qualname__}: another version of {hub.__qualname__} gives its version alone")
+            cls._become_spoke(hub, version, scale)
+            (SCHEME if scheme is None else scheme).add(cls)
+            return
         if version is None:
             if group is not None or kind is not None or plural is not None:
                 raise TypeError(f"{cls.__qualname__}: a kind needs a version")
             return
         kind = kind or cls.__name__
-        cls.TYPE = ResourceType(group or "", version, kind, plural or _plural(kind), namespaced, short_names, status)
+        cls.HUB, cls.SPOKES = None, ()
+        cls.TYPE = ResourceType(
+            group or "", version, kind, plural or _plural(kind), namespaced, short_names, status, scale
+        )
         (SCHEME if scheme is None else scheme).add(cls)
 
+    @classmethod
+    def _become_spoke(cls, hub: type[Resource], version: str, scale: Scale | None = None) -> None:
+        if hub.HUB is not None:
+            raise TypeError(f"{cls.__qualname__}: {hub.__qualname__} is not the hub, it has one: {hub.HUB.__name__}")
+        if version == hub.TYPE.version:
+            raise TypeError(f"{cls.__qualname__}: {version} is the version of {hub.__qualname__} already")
+        cls.TYPE = msgspec.structs.replace(hub.TYPE, version=version, scale=scale or hub.TYPE.scale)
+        cls.HUB, cls.SPOKES = hub, ()
+        hub.SPOKES = (*(each for each in hub.SPOKES if each.TYPE.version != version), cls)
+
     @staticmethod
-    def of(resource_type: ResourceType, schema: Raw | None = None) -> type[Resource]:
-        """A class for a kind not described in Python: spec and status are plain JSON, checked by the schema if any."""
+    def of(
+        resource_type: ResourceType, schema: Raw | None = None, *, hub: type[Resource] | None = None
+    ) -> type[Resource]:
+        """A class for a kind not described in Python: spec and status are plain JSON, checked by the schema if any.
+
+        hub: the class of the version that is stored, if this is another one.
+        """
         made = ModelMeta(resource_type.kind, (Resource,), {"__module__": __name__}, scope={})
         cls = cast("type[Resource]", made)
         cls.TYPE = resource_type
         cls.SCHEMA = schema
+        if hub is not None:
+            cls._become_spoke(hub, resource_type.version, resource_type.scale)
         return cls
 
     def __init__(self, **fields: Any) -> None:
@@ -224,12 +263,17 @@ class Resource(Model):
 
     @classmethod
     def decode(cls, data: bytes, revision: str) -> Self:
-        """An object of the caller's own, from stored bytes and their revision. Fields are checked when read."""
+        """An object of the caller's own, from stored bytes and their revision. Fields are checked when read.
+
+        One that is stored in another version of the kind is converted; raises `Invalid` if no class here can do that.
+        """
         raw = _decode(data)
         try:
             raw["metadata"]["resourceVersion"] = revision
         except (TypeError, KeyError):
             raise Invalid("metadata", f"expected ObjectMeta in the stored {cls.TYPE.kind}") from None
+        if cls.HUB is not None or (cls.SPOKES and raw.get("apiVersion") != cls.TYPE.api_version):
+            raw = from_stored(cls, raw)
         return cls._over(raw)
 
     def encode(self) -> bytes:
@@ -305,6 +349,17 @@ class Resource(Model):
         schema["required"] = ["apiVersion", "kind", *schema.get("required", ())]
         return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": cls.TYPE.kind, **schema}
 
+    def convert_to(self, hub: Any) -> None:
+        """Hook of a version that is not stored: fill in the one that is, whose metadata is there already.
+
+        Unless overridden the fields are the same, as with Kubernetes' conversion strategy None.
+        """
+        _copy_body(self._raw, hub.raw)
+
+    def convert_from(self, hub: Any) -> None:
+        """Hook of a version that is not stored: fill in this object, whose metadata is there already, from the hub."""
+        _copy_body(hub.raw, self._raw)
+
     def default(self) -> None:
         """Hook: fill in what the kind leaves to its API server. Called before every create and update.
 
@@ -324,6 +379,12 @@ class Resource(Model):
     def __repr__(self) -> str:
         where = f"{self.namespace}/" if self.namespace else ""
         return f"<{self.TYPE.kind} {where}{self.name or self.metadata.generate_name + '*'}>"
+
+
+def _copy_body(source: Raw, target: Raw) -> None:
+    target.update(
+        {key: patch.copy(value) for key, value in source.items() if key not in ("apiVersion", "kind", "metadata")}
+    )
 
 
 def _plural(kind: str) -> str:

@@ -11,6 +11,7 @@ from informer import patch
 from informer.errors import Invalid
 from informer.objects import Model
 from informer.resources import Resource
+from informer.scale import Scale
 from informer.selectors import Selector
 
 _PERCENT = re.compile(r"[0-9]+%")
@@ -72,7 +73,7 @@ class DeploymentStatus(Model):
     conditions: list[Condition]
 
 
-class Deployment(Resource, group="apps", version="v1", short_names=("deploy",)):
+class Deployment(Resource, group="apps", version="v1", short_names=("deploy",), scale=Scale(selector="spec.selector")):
     """Pods of one template, kept running and replaced step by step when the template changes."""
 
     GENERATION_COUNTS_ANNOTATIONS = True
@@ -141,7 +142,7 @@ class ReplicaSetStatus(Model):
     conditions: list[Condition]
 
 
-class ReplicaSet(Resource, group="apps", version="v1", short_names=("rs",)):
+class ReplicaSet(Resource, group="apps", version="v1", short_names=("rs",), scale=Scale(selector="spec.selector")):
     """Pods of one template, kept at a number."""
 
     STATUS_WRITES_ANNOTATIONS = True

@@ -10,7 +10,7 @@ import structlog
 import controllers.apps.types
 import controllers.core.types  # noqa: F401 - registers the kinds, as the one above
 from informer.client import ObjectClient
-from informer.crd import CustomResourceDefinition, resource_from_crd
+from informer.crd import CustomResourceDefinition, resources_from_crd
 from informer.errors import ApiError, UnknownKind
 from informer.resources import SCHEME, Resource, Scheme
 
@@ -48,7 +48,8 @@ class Kinds:
 
     def define(self, definition: CustomResourceDefinition) -> None:
         """Make the kind of a definition known. Raises `Invalid` for one that makes no sense."""
-        self._defined.add(resource_from_crd(definition))
+        for cls in resources_from_crd(definition):
+            self._defined.add(cls)
 
     def lookup(self, name: str) -> type[Resource]:
         """By plural, singular, kind or short name, with or without group. Raises `UnknownKind`."""
