@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Literal, TypeAlias, cast
 
 import msgspec
-import structlog
 
 from controllers.context import BlockingContext, Context
 from controllers.core.events import Recorder
@@ -50,8 +49,6 @@ RUN_BOUNDS = (
 AsyncReconciler: TypeAlias = Callable[[Context, Request], Awaitable[Result | None]]
 BlockingReconciler: TypeAlias = Callable[[BlockingContext, Request], Result | None]
 Reconciler: TypeAlias = AsyncReconciler | BlockingReconciler
-
-log = structlog.get_logger("controllers")
 
 
 class ControllerStatistics(msgspec.Struct, frozen=True):
@@ -246,10 +243,10 @@ class Controller:
 
     async def _run(self, request: Request, loop: asyncio.AbstractEventLoop) -> float:
         """Run the reconciler for a key; the loop's time when that ended."""
-        if self._unseen and request in self._unseen:
-            await self._catch_up(request, self._unseen.pop(request))
         self._runs += 1
         context = Context(self, request, self._runs)
+        if self._unseen and request in self._unseen:
+            await self._catch_up(context, self._unseen.pop(request))
         self._active[request] = None
         started = loop.time()
         deadline: asyncio.Timeout | None = None
@@ -341,7 +338,7 @@ class Controller:
             raise Unreachable(f"the caches do not show what is in the store after {seconds:g} s") from error
         del self._undecided[request]
 
-    async def _catch_up(self, request: Request, unseen: Mapping[ResourceType, str]) -> None:
+    async def _catch_up(self, context: Context, unseen: Mapping[ResourceType, str]) -> None:
         behind = self._not_seen(unseen)
         if not behind:
             return
@@ -353,14 +350,7 @@ class Controller:
         except TimeoutError:
             self._catch_up_timeouts += 1
             kinds = sorted(kind.kind for kind in self._not_seen(behind))
-            log.warning(
-                "cache_behind_own_writes",
-                controller=self.name,
-                namespace=request.namespace,
-                name=request.name,
-                kinds=kinds,
-                seconds=self._catch_up_timeout,
-            )
+            context.log.warning("cache_behind_own_writes", kinds=kinds, seconds=self._catch_up_timeout)
 
     # ---- plain `def` reconcilers -----------------------------------------------------------------------------------
 
