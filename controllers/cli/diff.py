@@ -13,7 +13,7 @@ import msgspec
 
 from controllers.cli.columns import dig
 from controllers.cli.field_changes import FieldChange, field_changes, masked, readable_form, unified_diff
-from controllers.cli.history import State, writer
+from controllers.cli.history import State, namespace_of, object_name, writer
 from controllers.cli.kinds import Kinds
 from controllers.cli.options import (
     KubectlCommand,
@@ -127,7 +127,7 @@ async def _changed_objects(
 
     batch: list[tuple[bytes, bool, bool]] = []
     async for each, before, after in _merged(client, key, end, first, second):
-        if before == after or (namespace is not None and _namespace_of(each) != namespace):
+        if before == after or (namespace is not None and namespace_of(each) != namespace):
             continue
         batch.append((each, before > 0, after > 0))
         if len(batch) == TOGETHER:
@@ -152,7 +152,9 @@ async def _read(
             ]
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    return [(old.result(), new.result(), _where(key, old.result(), new.result())) for key, old, new in tasks]
+    return [
+        (old.result(), new.result(), object_name(key, new.result().raw or old.result().raw)) for key, old, new in tasks
+    ]
 
 
 async def _merged(
@@ -174,22 +176,6 @@ async def _merged(
             else:
                 yield a.key, a.mod_revision, b.mod_revision
                 a, b = await anext(left, None), await anext(right, None)
-
-
-def _namespace_of(key: bytes) -> str | None:
-    """`/registry/<group>/<plural>/<namespace>/<name>`; a kind without namespaces has one part less."""
-    parts = key.decode(errors="replace").split("/")
-    return parts[4] if len(parts) == 6 else None
-
-
-def _where(key: bytes, old: State, new: State) -> Where:
-    raw = new.raw or old.raw
-    kind, api_version = dig(raw, "kind"), dig(raw, "apiVersion")
-    if not isinstance(kind, str) or not isinstance(api_version, str):  # nothing that we wrote
-        return key.decode(errors="replace"), None
-    group = api_version.rpartition("/")[0]
-    name = f"{kind.lower()}{'.' if group else ''}{group}/{dig(raw, 'metadata', 'name')}"
-    return name, dig(raw, "metadata", "namespace")
 
 
 # ---- output ---------------------------------------------------------------------------------------------------------

@@ -66,9 +66,12 @@ async def _compacted(client: Client) -> int:
     raise AssertionError("a watch ends by an error only")
 
 
-async def changes(client: Client, key: bytes, range_end: bytes, first: int, last: int) -> AsyncGenerator[Event, None]:
+async def changes(
+    client: Client, key: bytes, range_end: bytes, first: int, last: int, *, prev_kv: bool = False
+) -> AsyncGenerator[Event, None]:
     """Every change of the revisions `first` to `last` on the keys, in order; a response of the watch is in memory.
 
+    prev_kv: each with what was there before.
     Raises Compacted if `first` is compacted away, also while it runs; TimedOut when the store falls silent.
     """
     there = None if range_end else await client.get(key, revision=last)
@@ -80,7 +83,7 @@ async def changes(client: Client, key: bytes, range_end: bytes, first: int, last
     # Every revision changes some key: who watches all of them sees the end too, and needs nothing but the events.
     watched, end = (key, range_end) if there is not None or asks else (b"\0", b"\0")
     loop = asyncio.get_running_loop()
-    async with client.watch(watched, end, start_revision=first) as watch:
+    async with client.watch(watched, end, start_revision=first, prev_kv=prev_kv) as watch:
         heard = loop.time()
         while True:
             if asks:

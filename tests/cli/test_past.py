@@ -82,6 +82,7 @@ def test_every_store_tells_its_past(store: str, cli: Cli, web: Path) -> None:
     assert [(row[0], row[3]) for row in rows[1:]] == [
         ("2", "created"), ("3", "updated"), ("4", "updated"), ("5", "deleted"), ("6", "recreated"),
     ]  # fmt: skip
+    assert [row[2] for row in rows[1:4]] == ["listwatch-apply", "listwatch-scale", "listwatch-set"]
     assert told.lines[2].endswith("spec.replicas: 2 -> 5")
     assert told.lines[3].endswith('spec.template.spec.containers[name=nginx].image: "nginx:1" -> "nginx:2"')
     assert cli("get", "deploy", "--at-revision", "3", store=store).lines[1].split()[:2] == ["web", "0/5"]
@@ -163,7 +164,7 @@ def test_a_history_as_json_and_yaml(past: Cli) -> None:
 
 
 def test_one_object_at_a_time(past: Cli) -> None:
-    for arguments in (("deploy",), ("deploy/web", "svc/web"), ("deploy/",), ("deploy,svc", "web"), ("deploy/a/b",), ()):
+    for arguments in (("deploy/web", "svc/web"), ("deploy/",), ("deploy,svc", "web"), ("deploy/a/b",), ("a", "b", "c")):
         refused = past("history", *arguments)
         assert refused.code == 2
         assert refused.err.startswith("error: name one object, such as deployment/web")
@@ -233,6 +234,46 @@ def test_a_long_history_is_told_whole(cli: Cli, tmp_path: Path) -> None:
     lines = cli("history", "cm/c").lines
     assert [line.split()[0] for line in lines[1:]] == [str(i) for i in range(2, 1502)]
     assert lines[-1].endswith('data.a: "1498" -> "1499"')
+
+
+def test_the_history_of_many_objects(past: Cli, tmp_path: Path) -> None:
+    more = tmp_path / "more.yaml"
+    more.write_text(CONFIG % ("one", "1") + "---\n" + WEB)
+    past("apply", "-f", more, "-n", "other")
+    past("delete", "cm/one", "-n", "other")
+
+    def told(*arguments: str) -> list[tuple[str, ...]]:
+        lines = past("history", *arguments).lines
+        places = [lines[0].index(column) for column in ("REVISION", "ACTION", "OBJECT")]
+        return [tuple(line[place:].split()[0] for place in places) for line in lines[1:]]
+
+    web = "deployment.apps/web"
+    assert told("-A", "deploy") == [
+        ("2", "created", web), ("3", "updated", web), ("4", "updated", web), ("5", "deleted", web),
+        ("6", "created", web), ("8", "created", web),
+    ]  # fmt: skip
+    assert [each[0] for each in told("deploy")] == ["2", "3", "4", "5", "6"]
+    assert told("-n", "other") == [
+        ("7", "created", "configmap/one"), ("8", "created", web), ("9", "deleted", "configmap/one"),
+    ]  # fmt: skip
+    assert [each[0] for each in told()] == ["2", "3", "4", "5", "6", "7", "8", "9"]
+    assert [each[0] for each in told("--from", "4", "--to", "7")] == ["4", "5", "6", "7"]
+    entry = json.loads(past("history", "--from", "8", "-o", "json").out)[0]
+    assert (entry["object"], entry["namespace"], entry["action"]) == (web, "other", "created")
+    alone = past("history", "--revision", "3", "-p").lines
+    assert alone[1].split()[:1] == ["3"]
+    assert alone[-1] == "  ~ spec.replicas: 2 -> 5"
+    assert [line.split()[0] for line in past("history", "deploy/web", "--from", "5").lines[1:]] == ["5", "6"]
+    nothing = past("history", "pods")
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "No changes found.\n")
+    assert past("history", "pods", "-o", "json").out == "[]\n"
+    assert past("history", "--from", "77").err == "error: revision 77 is not there yet: revisions 1 to 9 can be read\n"
+    assert past("history", "--revision", "3", "--from", "2").code == 2
+    on(tmp_path / "store", lambda client: client.compact(3))
+    late = past("history")
+    assert late.err == "note: what was before revision 3 is compacted away\n"
+    assert [line.split()[0] for line in late.lines[1:]] == ["4", "5", "6", "7", "8", "9"]
+    assert late.lines[1].endswith('image: "nginx:1" -> "nginx:2"')
 
 
 # ---- the past of kinds and of the whole store -----------------------------------------------------------------------
