@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -46,16 +46,23 @@ class CurrentScale(msgspec.Struct, frozen=True):
     selector: str
 
 
-def scale_of(cls: type[Resource]) -> Scale:
-    """Where the kind says its numbers stand. Raises `Invalid` if it cannot be scaled."""
-    if cls.TYPE.scale is None:
-        raise Invalid("", f"{cls.TYPE.qualified} have no scale")
-    return cls.TYPE.scale
+def scale_of(obj: Resource) -> Scale:
+    """Where the kind says its numbers stand. One that does not say is taken to have them where most have.
+
+    Raises `Invalid` if it cannot be scaled: it has no spec.replicas.
+    """
+    declared = obj.TYPE.scale
+    if declared is not None:
+        return declared
+    usual = Scale()
+    if "replicas" in (obj.raw.get("spec") or {}) or _property(type(obj), usual.spec):
+        return usual
+    raise Invalid("", f"{obj.TYPE.qualified} cannot be scaled: they have no {usual.spec}")
 
 
 def read_scale(obj: Resource) -> CurrentScale:
     """The scale of an object. Raises `Invalid` if it cannot be scaled, or says nothing sensible."""
-    where, metadata = scale_of(type(obj)), obj.raw["metadata"]
+    where, metadata = scale_of(obj), obj.raw["metadata"]
     return CurrentScale(
         metadata["name"],
         metadata.get("namespace"),
@@ -69,7 +76,7 @@ def read_scale(obj: Resource) -> CurrentScale:
 
 def set_replicas(obj: Resource, replicas: int) -> None:
     """How many there are to be from now on, in memory. Raises `Invalid` for a number that is none."""
-    where = scale_of(type(obj)).spec
+    where = scale_of(obj).spec
     if type(replicas) is not int or not 0 <= replicas <= MOST_REPLICAS:
         raise Invalid(where, f"expected 0 to {MOST_REPLICAS}, got {show(replicas)}")
     *parents, last = fields.parse(where)
@@ -84,17 +91,18 @@ def set_replicas(obj: Resource, replicas: int) -> None:
 def _number(obj: Resource, path: str, missing: int | None) -> int:
     found = next(fields.values(obj.raw, fields.parse(path)), None) if path else None
     if found is None:
-        found = _default(type(obj), path) if missing is None else missing
+        found = _property(type(obj), path).get("default") if missing is None else missing
     if type(found) is not int:
         raise Invalid(path, "required" if found is None else f"expected int, got {show(found)}")
     return found
 
 
-def _default(cls: type[Resource], path: str) -> Any:
+def _property(cls: type[Resource], path: str) -> Raw:
+    """The schema of a field."""
     schema = cls.schema()
     for part in fields.parse(path):
         schema = (schema.get("properties") or {}).get(part) or {}
-    return schema.get("default")
+    return schema
 
 
 def _selector(raw: Raw, path: str) -> str:

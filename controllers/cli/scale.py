@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import click
 
-from controllers.cli.editing import edit_each
+from controllers.cli.editing import TRIES
 from controllers.cli.errors import CliError
 from controllers.cli.options import (
     KubectlCommand,
@@ -17,10 +18,10 @@ from controllers.cli.options import (
 )
 from controllers.cli.session import Session, with_session
 from controllers.cli.targets import parse_targets, read_targets, reference
-from informer.objects import schema_of
+from informer.errors import ApiError, Invalid
 from informer.resources import Resource
-
-MOST_REPLICAS = 2**31 - 1  # in Kubernetes spec.replicas is an int32
+from informer.retry import retry_on_conflict
+from informer.scale import MOST_REPLICAS, scale_of
 
 
 @click.command(
@@ -42,7 +43,7 @@ async def scale(
     namespace: str | None,
     selector: str,
 ) -> int:
-    """Set the number of replicas of Deployments, ReplicaSets, or any kind that has spec.replicas."""
+    """Set the number of replicas of Deployments, ReplicaSets, or any kind that has a scale or a spec.replicas."""
     targets = parse_targets(session.kinds, resources, namespace)
     if any(target.name is None for target in targets) and not selector:
         raise click.UsageError("name the objects, or select them by -l")
@@ -50,22 +51,29 @@ async def scale(
     if not found and not problems:
         raise CliError("no objects passed to scale")
 
-    def change(obj: Resource) -> bool:
-        now = _replicas(obj)
-        if current_replicas is not None and now != current_replicas:
-            raise CliError(f"{reference(obj)} has {now} replicas, not {current_replicas}: not scaled")
-        obj.raw["spec"]["replicas"] = replicas
-        return now != replicas
+    async def one(obj: Resource) -> None:
+        cls, version = type(obj), None
+        if current_replicas is not None:
+            now = await session.objects.get_scale(cls, obj.name, obj.namespace)
+            if now.replicas != current_replicas:
+                raise CliError(f"{reference(obj)} has {now.replicas} replicas, not {current_replicas}: not scaled")
+            version = now.resource_version
+        await session.objects.update_scale(cls, obj.name, replicas, obj.namespace, resource_version=version)
 
-    return await edit_each(session, found, change, "scaled", problems=problems)
-
-
-def _replicas(obj: Resource) -> int | None:
-    spec = obj.raw.get("spec") or {}
-    schema = obj.SCHEMA or schema_of(type(obj))
-    declared = schema.get("properties", {}).get("spec", {}).get("properties", {})
-    if "replicas" not in spec and "replicas" not in declared:
-        raise CliError(f"cannot scale {reference(obj)}: it has no spec.replicas")
-    obj.raw.setdefault("spec", {})
-    found = spec.get("replicas")
-    return found if isinstance(found, int) else None
+    for obj in found:
+        try:
+            scale_of(obj)
+        except Invalid:
+            problems.append(f"cannot scale {reference(obj)}: it has no spec.replicas")
+            continue
+        try:
+            await retry_on_conflict(partial(one, obj), steps=TRIES)
+        except CliError as error:
+            problems += error.lines
+        except ApiError as error:
+            problems.append(f"{reference(obj)}: {error}")
+        else:
+            click.echo(f"{reference(obj)} scaled")
+    if problems:
+        raise CliError(*problems)
+    return 0

@@ -120,7 +120,7 @@ async def test_a_number_that_is_none(objects: ObjectClient, replicas: Any) -> No
 
 async def test_what_cannot_be_scaled(objects: ObjectClient) -> None:
     await objects.create(Fixed(name="a"))
-    with pytest.raises(Invalid, match=r"fixeds.example.com have no scale"):
+    with pytest.raises(Invalid, match=r"^fixeds.example.com cannot be scaled: they have no spec.replicas$"):
         await objects.get_scale(Fixed, "a")
     with pytest.raises(NotFound):
         await objects.update_scale(Pool, "absent", 1)
@@ -130,6 +130,11 @@ async def test_what_cannot_be_scaled(objects: ObjectClient) -> None:
 def test_a_path_has_to_be_where_it_belongs(wrong: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="expected a path below"):
         Scale(**wrong)
+
+
+async def test_a_kind_that_does_not_say_has_it_where_most_have(objects: ObjectClient) -> None:
+    await objects.create(Fixed(name="a", spec={"replicas": 1}))
+    assert (await objects.update_scale(Fixed, "a", 2)).replicas == 2
 
 
 async def test_it_travels_with_the_definition(objects: ObjectClient) -> None:
