@@ -331,10 +331,11 @@ class Manager:
         At any time. Raises ValueError if the kind has an index of that name by another function.
         """
         indexes = self._indexes.setdefault(cls.TYPE, {})
-        if indexes.setdefault(name, function) is not function:
+        if indexes.get(name, function) is not function:
             raise ValueError(f"{cls.__name__} has an index {name!r} of another function already")
         for informer in [] if self._informers is None else self._informers.of(cls.TYPE):
             informer.cache.add_indexer(name, function)
+        indexes[name] = function
 
     def add_runnable(self, runnable: Runnable, name: str | None = None, *, leader_election: bool = True) -> None:
         """Run a coroutine function beside the controllers: from when their caches are full, cancelled at the stop.
@@ -466,9 +467,24 @@ class Manager:
 
     def _acquire(self, cls: type[Resource], namespace: str | None, selector: Selector | None) -> SharedInformer:
         informer = self.informers.acquire(cls, namespace, selector=selector, transform=self._transform)
-        for name, function in self._indexes.get(cls.TYPE, {}).items():
-            informer.cache.add_indexer(name, function)
+        try:
+            for name, function in self._indexes.get(cls.TYPE, {}).items():
+                informer.cache.add_indexer(name, function)
+        except BaseException:
+            self._give_back([informer])
+            raise
         return informer
+
+    def _give_back(self, informers: Sequence[SharedInformer]) -> None:
+        """Release them, without waiting for their end."""
+
+        async def release() -> None:
+            for informer in informers:
+                await self.informers.release(informer)
+
+        task = asyncio.create_task(release(), name="release informers")
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     def controller(self, name: str) -> Controller:
         """The controller of that name. Only while the manager runs."""
@@ -657,36 +673,40 @@ class Manager:
         """Start a controller; `define` its kinds in the store before."""
         settings = self._settings
         namespace, name, primary = definition.namespace, definition.name, definition.sources[0].cls
-        informers = {
-            cls.TYPE: self._acquire(
-                cls,
-                namespace if cls.TYPE.namespaced else None,
-                definition.selector if cls is primary else None,
-            )
-            for cls in definition.kinds()
-        }
+        informers: dict[ResourceType, SharedInformer] = {}
 
         async def see(kind: ResourceType) -> None:
             await catch_up(self.store_client, informers[kind].cache, _prefix(kind, namespace))
 
-        controller = Controller(
-            name,
-            definition.reconcile,
-            sources=definition.sources,
-            informers=informers,
-            client=(self.client if definition.leader_election else self._unfenced_client).with_field_manager(name),
-            elected=self.elected if definition.leader_election else None,
-            now=self._now,
-            see=see,
-            recorder=self.events.recorder(name),
-            run_prefix=self._run_prefix,
-            namespace=namespace,
-            workers=definition.workers or settings.workers,
-            queue=settings.queue() if definition.queue is None else definition.queue(),
-            timeout=(settings.reconcile_timeout if definition.timeout is None else definition.timeout) or None,
-            sync_timeout=settings.sync_timeout,
-            catch_up_timeout=settings.catch_up_timeout,
-        )
+        try:
+            for cls in definition.kinds():
+                informers[cls.TYPE] = self._acquire(
+                    cls,
+                    namespace if cls.TYPE.namespaced else None,
+                    definition.selector if cls is primary else None,
+                )
+            controller = Controller(
+                name,
+                definition.reconcile,
+                sources=definition.sources,
+                informers=informers,
+                client=(self.client if definition.leader_election else self._unfenced_client).with_field_manager(name),
+                elected=self.elected if definition.leader_election else None,
+                now=self._now,
+                see=see,
+                recorder=self.events.recorder(name),
+                run_prefix=self._run_prefix,
+                namespace=namespace,
+                workers=definition.workers or settings.workers,
+                queue=settings.queue() if definition.queue is None else definition.queue(),
+                timeout=(settings.reconcile_timeout if definition.timeout is None else definition.timeout) or None,
+                sync_timeout=settings.sync_timeout,
+                catch_up_timeout=settings.catch_up_timeout,
+            )
+
+        except BaseException:
+            self._give_back([*informers.values()])
+            raise
 
         async def define_and_run() -> None:
             await self._define(definition.kinds())
@@ -707,7 +727,7 @@ class Manager:
         """Controllers and runnables first, then the office is left, then informers, then the store: each has what it
         needs to end, and the next leader begins when this one has ended."""
         self._stopping = True
-        tasks = {*self._runnable_tasks, *self._controller_tasks.values()}
+        tasks = {*self._runnable_tasks, *self._controller_tasks.values(), *self._leaving}
         try:
             for task in self._runnable_tasks:
                 task.cancel()
@@ -753,6 +773,7 @@ class Manager:
             self._fail(name, error)
         elif task.cancelled() or task not in self._runnable_tasks:
             self._fail(name, ManagerError(f"{name} ended unexpectedly"))
+        self._runnable_tasks.discard(task)
 
     def _informer_failed(self, informer: SharedInformer, error: BaseException) -> None:
         name = f"informer {informer.name}"

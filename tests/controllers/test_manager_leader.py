@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -200,6 +200,31 @@ async def test_what_needs_no_leader_runs_everywhere(store: Client) -> None:
             await make(store, "one")
             await settle()
             assert sorted(started) == ["a everywhere", "a leader", "a saw one", "b everywhere", "b saw one"]
+
+
+async def test_what_is_added_while_it_stands_by_waits_for_the_election(store: Client) -> None:
+    started: list[str] = []
+
+    def adds(name: str) -> Callable[[], Coroutine[Any, Any, None]]:
+        async def run() -> None:
+            started.append(name)
+
+        return run
+
+    a, b = Process(store, "a"), Process(store, "b")
+    async with AsyncExitStack() as first:
+        await first.enter_async_context(running(a))
+        await a.manager.elected.wait()
+        async with running(b):
+            a.manager.add_runnable(adds("leader"))
+            b.manager.add_runnable(adds("candidate"))
+            b.manager.add_runnable(adds("anybody"), leader_election=False)
+            await settle()
+            assert sorted(started) == ["anybody", "leader"]
+            await first.aclose()
+            await b.manager.elected.wait()
+            await settle()
+            assert sorted(started) == ["anybody", "candidate", "leader"]
 
 
 async def test_a_candidate_that_is_stopped_does_not_wait(store: Client) -> None:
