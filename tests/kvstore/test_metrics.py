@@ -117,6 +117,7 @@ async def test_every_name_of_etcds_has_etcds_type(etcd: str, node: Node, server:
         theirs, mine = types(await theirs_.text()), types(await mine_.text())
     ours_alone = {
         "listwatch_leases",
+        "listwatch_watchers",
         # Of etcd before 3.5 and of dashboards for it; 3.5.1 has these without "debugging".
         "etcd_debugging_mvcc_put_total",
         "etcd_debugging_mvcc_delete_total",
