@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from controllers.errors import (
         AlreadyOwned,
         ControllerError,
+        EndpointError,
         LeadershipLost,
         ManagerError,
         RunCancelled,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         selected,
     )
     from controllers.reconcile import Outcome, Request, Result
+    from controllers.settings import SettingError, Settings
     from controllers.stores import open_store
     from controllers.workqueue import QueueStatistics, WorkQueue
 
@@ -47,6 +49,7 @@ _HOMES = {
     "errors": (
         "AlreadyOwned",
         "ControllerError",
+        "EndpointError",
         "LeadershipLost",
         "ManagerError",
         "RunCancelled",
@@ -69,6 +72,7 @@ _HOMES = {
         "selected",
     ),
     "reconcile": ("Outcome", "Request", "Result"),
+    "settings": ("SettingError", "Settings"),
     "stores": ("open_store",),
     "workqueue": ("QueueStatistics", "WorkQueue"),
 }
@@ -84,6 +88,7 @@ __all__ = [
     "ControllerManagedBy",
     "ControllerStatistics",
     "Desired",
+    "EndpointError",
     "Finalized",
     "LeaderElection",
     "LeadershipLost",
@@ -95,6 +100,8 @@ __all__ = [
     "Request",
     "Result",
     "RunCancelled",
+    "SettingError",
+    "Settings",
     "StoreError",
     "SyncTimeout",
     "TerminalError",
