@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= 2
 SEED   ?= 1
 
-.PHONY: demo test lint bench differential robustness memory faults cluster setup proto clean help
+.PHONY: demo test lint bench differential robustness memory traces faults cluster soak comparison setup proto clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -37,11 +37,21 @@ robustness: $(READY) ## 1,000 kills of a server under load, and everything it an
 memory: $(READY) ## 1,000,000 events pass 1,000 watches that nobody reads
 	@$(BIN)/python -m tests.robustness.memory
 
+traces: $(READY) ## 5,000 lives of informers on virtual time, each to its end in the truth
+	@$(BIN)/python -m tests.informer.trace --seeds 5000 --seed $(SEED)
+
 faults: $(READY) ## 5,000 lives of informers behind a network that breaks, with writes and compactions
 	@$(BIN)/python -m tests.faults --seeds 5000 --first $(SEED) --processes $(JOBS)
 
 cluster: $(READY) ## 60 faults of the members of a three-member etcd, with informers and controllers at work
 	@$(BIN)/python -m tests.cluster --faults 60 --seed $(SEED)
+
+soak: traces faults cluster ## the informer's three, and the second again with TLS and expiring tokens
+	@$(BIN)/python -m tests.faults --guarded --seeds 1000 --first $(SEED) --processes $(JOBS)
+
+comparison: $(READY) ## other Python watchers and informers under the same faults; installs them first
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group comparison
+	@$(BIN)/python -m tests.comparison
 
 proto: $(READY) ## generate the protobuf modules again
 	@$(BIN)/python -m kvstore.proto.generate
