@@ -9,6 +9,7 @@ from typing import TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from controllers.cli.completion import timeout
 from controllers.cli.explain import fields_of, find, of_kind
 from controllers.cli.kinds import Kinds
 from controllers.cli.logs import configure_logs
@@ -24,7 +25,6 @@ from kvstore.errors import KvError
 
 T = TypeVar("T")
 
-STORE_TIMEOUT = 1.0  # seconds for all that is asked of the store
 MOST_NAMES = 500
 MOST_NAMESPACES = 50
 
@@ -125,7 +125,7 @@ def _ask(ctx: click.Context, question: Callable[[_Source], Awaitable[T]], otherw
             if isinstance(location, Directory):
                 return otherwise
             name = f"etcd://{LOCAL_SERVER}"
-        async with asyncio.timeout(STORE_TIMEOUT), open_store(name) as client:
+        async with asyncio.timeout(timeout()), open_store(name) as client:
             return await question(_Source(client))
 
     try:

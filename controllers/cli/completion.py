@@ -15,7 +15,10 @@ from click.shell_completion import ShellComplete, get_completion_class, shell_co
 
 from controllers.cli.options import COMPLETE_VARIABLE, KubectlCommand, Settings
 
-LONGEST = 2.0  # seconds, whatever it is that takes so long
+TIMEOUT_VARIABLE = "LISTWATCH_COMPLETION_TIMEOUT"  # seconds for what is asked of the store; 1 if it is not set
+TIMEOUT = 1.0
+REST = 3.0  # seconds more until all of it is given up, whatever it is that takes so long
+MOST = 60.0  # of both together
 
 
 @click.command(
@@ -32,10 +35,18 @@ def completion(shell: str) -> None:
     click.echo(ShellComplete.source(made(click.Group(), {}, "listwatch", COMPLETE_VARIABLE)))
 
 
+def timeout() -> float:
+    """Seconds that the store has to answer."""
+    try:
+        return max(0.0, float(os.environ.get(TIMEOUT_VARIABLE, TIMEOUT)))
+    except ValueError:
+        return TIMEOUT
+
+
 def complete(cli: click.Group, instruction: str) -> int:
     """Answer a shell's question, `bash_complete`; the exit code. Ends the process if it takes too long."""
     signal.signal(signal.SIGALRM, _give_up)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST)
+    signal.setitimer(signal.ITIMER_REAL, min(timeout() + REST, MOST))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
         code = shell_complete(cli, {"obj": Settings()}, "listwatch", COMPLETE_VARIABLE, instruction)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,12 @@ def test_every_store_tells_its_past(store: str, cli: Cli, web: Path) -> None:
     lived(cli, web, store)
     told = cli("history", "deploy/web", store=store)
     assert (told.code, told.err) == (0, "")
-    rows = [line.split() for line in told.lines]
+    rows = [re.split("   +", line) for line in told.lines]
     assert rows[0] == ["REVISION", "TIME", "BY", "ACTION", "CHANGE"]
     assert [(row[0], row[3]) for row in rows[1:]] == [
         ("2", "created"), ("3", "updated"), ("4", "updated"), ("5", "deleted"), ("6", "recreated"),
     ]  # fmt: skip
-    assert [row[2] for row in rows[1:4]] == ["listwatch-apply", "listwatch-scale", "listwatch-set"]
+    assert [row[2] for row in rows[1:4]] == ["listwatch-apply", "listwatch-scale (scale)", "listwatch-set"]
     assert told.lines[2].endswith("spec.replicas: 2 -> 5")
     assert told.lines[3].endswith('spec.template.spec.containers[name=nginx].image: "nginx:1" -> "nginx:2"')
     assert cli("get", "deploy", "--at-revision", "3", store=store).lines[1].split()[:2] == ["web", "0/5"]
@@ -91,7 +92,7 @@ def test_every_store_tells_its_past(store: str, cli: Cli, web: Path) -> None:
     )
     changed = cli("diff", "--from", "2", "--to", "3", store=store)
     assert (changed.code, changed.err) == (1, "")
-    assert changed.lines[0].startswith("changed: deployment.apps/web -n default (revision 2 -> 3")
+    assert changed.lines[0] == "changed: deployment.apps/web -n default (revision 2 -> 3, by listwatch-scale (scale))"
     assert "  ~ spec.replicas: 2 -> 5" in changed.lines
     # What is deleted has its history too, and where there is none that is told.
     assert cli("delete", "deploy/web", store=store).code == 0
@@ -104,7 +105,7 @@ def test_every_store_tells_its_past(store: str, cli: Cli, web: Path) -> None:
     told = cli("history", "deploy/web", store=store)
     assert told.err == "note: what was before revision 4 is compacted away\n"
     assert [line.split()[0] for line in told.lines[1:]] == ["4", "5", "6", "7"]
-    assert [line.split()[3] for line in told.lines[1:]] == ["earlier", "deleted", "recreated", "deleted"]
+    assert [re.split("   +", line)[3] for line in told.lines[1:]] == ["earlier", "deleted", "recreated", "deleted"]
     for arguments in (
         ("get", "deploy", "--at-revision", "3"),
         ("get", "--at-revision", "3"),
