@@ -84,14 +84,14 @@ def process(tmp_path: Path) -> Cli:
 class Background:
     """A command that goes on; its output is read line by line."""
 
-    def __init__(self, home: Path, *arguments: str | Path) -> None:
+    def __init__(self, home: Path, *arguments: str | Path, **variables: str) -> None:
         self.process = subprocess.Popen(
             [LISTWATCH, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environment(home) | {"PYTHONUNBUFFERED": "1"},
+            env=environment(home) | {"PYTHONUNBUFFERED": "1"} | variables,
             cwd=home,
         )
         self.seen: list[str] = []
@@ -124,8 +124,8 @@ class Background:
 def background(tmp_path: Path) -> Iterator[Callable[..., Background]]:
     running: list[Background] = []
 
-    def start(*arguments: str | Path) -> Background:
-        running.append(Background(tmp_path, *arguments))
+    def start(*arguments: str | Path, **variables: str) -> Background:
+        running.append(Background(tmp_path, *arguments, **variables))
         return running[-1]
 
     yield start

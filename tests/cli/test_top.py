@@ -235,7 +235,39 @@ def test_a_port_that_is_taken_is_told_and_run_goes_on(background: Start, manager
     assert second.interrupt() == 0
 
 
-def test_settings_of_a_file_and_none_of_another(process: Cli, tmp_path: Path) -> None:
+RECONCILER = """
+from controllers import Manager
+from informer import Resource
+
+class Greeting(Resource, group="example.com", version="v1"): ...
+
+manager = Manager()
+other = Manager(stop_timeout=1)
+
+@manager.reconciler(Greeting)
+@other.reconciler(Greeting, workers=2)
+async def greet(ctx, request): ...
+"""
+
+
+def test_run_gives_its_settings_to_every_manager_and_warns_once(
+    background: Start, process: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "greet.py").write_text(RECONCILER)
+    (tmp_path / "s.yaml").write_text("workers: 7\nhttp: 127.0.0.1:0\n")
+    running = background("run", "greet.py", "--no-workloads", "--config", "s.yaml", "--store", tmp_path / "store",
+                         "--listen-client-urls", "", "--log-format", "logfmt",
+                         LISTWATCH_WORKER="3", LISTWATCH_HANDLER_QUEUE_LIMIT="64")  # fmt: skip
+    url = running.line("event=endpoints_served url=([^ ]+)")[1]
+    running.line("event=running")
+    told = json.loads(process("top", "--manager", url, "--once", "--interval", "0.1", "-o", "json").out)
+    assert {each["name"]: each["workers"] for each in told["controllers"]} == {"greeting": 7, "greeting #2": 2}
+    assert running.interrupt() == 0
+    (warning,) = (line for line in running.seen if "settings_unknown" in line)
+    assert "did you mean LISTWATCH_WORKERS?" in warning
+
+
+def test_a_bad_file_of_settings_is_one_line(process: Cli, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("stop_timeout: soon\n")
     done = process("run", "--config", "s.yaml", "--store", tmp_path / "store")
     expected = "error: stop_timeout (s.yaml): expected a number of seconds, at least 0, got 'soon'\n"
