@@ -276,6 +276,8 @@ class _SimulatedWatch:
         self._client = client
         self._what = what
         self._rng = rng
+        self._held: WatchResponse | None = None
+        self._until = 0.0
 
     @property
     def created_revision(self) -> int:
@@ -298,10 +300,16 @@ class _SimulatedWatch:
     async def __anext__(self) -> WatchResponse:
         if self._client.dead or self._client.happens("cut", f"watch {self._what}"):
             raise Unavailable
-        response = await anext(self._inner)
-        if self._client.happens("late", f"watch {self._what}"):
-            await asyncio.sleep(self._rng.uniform(0, self._client.faults.latest))
-        return response
+        loop = asyncio.get_running_loop()
+        if self._held is None:
+            self._held = await anext(self._inner)
+            late = self._client.happens("late", f"watch {self._what}")
+            self._until = loop.time() + (self._rng.uniform(0, self._client.faults.latest) if late else 0.0)
+        # Kept over a cancellation: who waits again gets it.
+        if self._until > loop.time():
+            await asyncio.sleep(self._until - loop.time())
+        held, self._held = self._held, None
+        return held
 
     async def request_progress(self) -> None:
         await self._inner.request_progress()

@@ -51,7 +51,7 @@ RESTART = (0.1, 5.0)  # seconds until a process that died is started again
 SILENT = (5.0, 30.0)  # seconds for which a leader's renewals do not get through
 LOOK = 5.0  # seconds between looks at whether the end is reached
 KILL_ROUNDS, KILL_PATIENCE = 20, 1.0
-WRITES, RUNS = 20_000, 20_000  # of one life; more are a loop without end
+WRITES, RUNS = 1_000, 2_000  # of one life; more are a loop without end
 
 T = TypeVar("T")
 
@@ -101,9 +101,13 @@ def _simulate(scenario: Callable[[Path], Scenario], seed: int, trace: Trace, dir
         outside.rename(aside)
         outside.mkdir()
         model = _Life(scenario(outside), seed, Trace(), wishes)
-        with asyncio.Runner(loop_factory=OneThreadLoop) as another:
-            another.run(model.begin(directory / "model"))
-            another.run(model.finish(None))
+        try:
+            with asyncio.Runner(loop_factory=OneThreadLoop) as another:
+                another.run(model.begin(directory / "model"))
+                another.run(model.finish(None))
+        except (AssertionError, TimeoutError) as error:
+            trace.lines[:] = model.trace.lines
+            raise AssertionError(f"without any fault: {error!s}") from error
         shutil.rmtree(outside)
         aside.rename(outside)
         runner.run(life.finish(model.end))

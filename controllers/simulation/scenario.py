@@ -89,7 +89,7 @@ class Scenario:
     pauses: Sequence[float] = (0.0, 0.05, 0.5, 3.0, 20.0)
     rest: float = 60.0
     runs: int = 3
-    patience: float = 2000.0
+    patience: float = 600.0
     operations: ClassVar[Mapping[str, Operation]] = OPERATIONS
 
     def __init__(self, directory: Path) -> None:
