@@ -33,7 +33,12 @@ Show = Callable[[View], None]
     epilog="Examples: `top` beside a `listwatch run`, `top --server http://127.0.0.1:2381` for a store alone, "
     "`top --once -o json | jq .stores`. It ends with q or Ctrl-C.",
 )
-@click.option("--manager", metavar="URL", help=f"Where a manager serves its endpoints.  [default: {DEFAULT_MANAGER}]")
+@click.option(
+    "--manager",
+    envvar="LISTWATCH_HTTP",
+    metavar="URL",
+    help=f"Where a manager serves its endpoints.  [default: what LISTWATCH_HTTP names, else {DEFAULT_MANAGER}]",
+)
 @click.option("--server", metavar="URL", help="Where a store's server, ours or etcd's, serves its metrics.")
 @click.option(
     "--interval",

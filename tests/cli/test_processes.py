@@ -37,7 +37,7 @@ def test_the_first_page(process: Cli) -> None:
 
 @pytest.mark.parametrize("command", ["demo", "run", "serve", "get", "describe", "apply", "create", "delete", "wait",
                                      "api-resources", "scale", "set", "rollout", "diff", "history", "tree", "explain",
-                                     "completion"])  # fmt: skip
+                                     "completion", "top"])  # fmt: skip
 def test_every_command_has_help(process: Cli, command: str) -> None:
     shown = process(command, "--help")
     assert (shown.code, shown.err) == (0, "")

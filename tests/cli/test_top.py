@@ -41,6 +41,7 @@ from controllers.manager import Manager
 from kvstore.client.embedded import EmbeddedClient
 from kvstore.node import Node, NodeOptions
 from tests.cli.conftest import LISTWATCH, Background, Cli, environment
+from tests.cli.test_processes import imported_by
 from tests.etcd_process import free_port, running_etcd
 
 Start = Callable[..., Background]
@@ -217,6 +218,12 @@ def test_once_and_for_programs(process: Cli, manager: str) -> None:
     told = json.loads(process("top", "--manager", manager, "--once", "--interval", "0.1", "-o", "json").out)
     assert {each["state"] for each in told["informers"]} == {"watching"}
     assert told["stores"][0]["changes"] is not None
+
+
+def test_it_finds_what_the_environment_names_and_loads_no_controllers(process: Cli, manager: str) -> None:
+    address = manager.removeprefix("http://")
+    assert process("top", "--once", "--interval", "0.1", LISTWATCH_HTTP=address).lines[0].startswith(manager)
+    assert not {"informer", "controllers.manager", "grpc", "rich.live"} & imported_by("top", "--help")
 
 
 def test_nobody_there(process: Cli) -> None:
