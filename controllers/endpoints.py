@@ -16,7 +16,7 @@ import os
 import socket
 from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import msgspec
 import structlog
@@ -40,6 +40,8 @@ from kvstore.server.listener import Listener
 
 LOOK_AT_LOOP = 1.0
 """Seconds between two looks at how late the event loop is."""
+STATUS_TIMEOUT = 1.0
+"""Seconds for the state of a store: `listwatch top` wants to know the rest in any case, and waits for 2 s."""
 STOP_GRACE = 1.0
 """Seconds that requests under way have to end at the stop."""
 _PROBE = b"/registry/"  # no key of an object
@@ -216,15 +218,15 @@ class Endpoints:
             informers=merged(manager.informers for manager in managers),
             leaders=[manager.leader for manager in managers if manager.leader is not None],
             requests=requests,
-            stores=[await self._report_store(name, client) for name, client in clients.values()],
+            stores=await asyncio.gather(*(self._report_store(name, client) for name, client in clients.values())),
         )
 
     async def _report_store(self, name: str, client: Client) -> StoreReport:
         try:
-            async with asyncio.timeout(self._settings.check_timeout):
+            async with asyncio.timeout(STATUS_TIMEOUT):
                 status = await client.status()
         except TimeoutError:
-            return StoreReport(name, error=f"no answer within {self._settings.check_timeout:g} s")
+            return StoreReport(name, error=f"no answer within {STATUS_TIMEOUT:g} s")
         except KvError as error:
             return StoreReport(name, error=str(error))
         if not isinstance(client, EmbeddedClient):
@@ -240,21 +242,23 @@ class Endpoints:
         """All checks but the excluded ones. Who asks for all may be anybody, so the reasons are not told here."""
         kind = request.path.strip("/")
         excluded = set(request.query.getall("exclude", []))
+        checks = self._checks(kind)
+        asked = [name for name in checks if name not in excluded]
+        # All at once: the answer takes no longer than one of them may.
+        answers = await asyncio.gather(*(self._failure(kind, name, checks[name]) for name in asked))
+        failures = dict(zip(asked, answers, strict=True))
         lines: list[str] = []
-        failed = False
-        for name, check in self._checks(kind).items():
-            if name in excluded:
-                excluded.discard(name)
+        for name in checks:
+            if name not in failures:
                 lines.append(f"[+]{name} excluded: ok\n")
-            elif await self._failure(kind, name, check):
-                failed = True
+            elif failures[name]:
                 lines.append(f"[-]{name} failed: reason withheld\n")
             else:
                 lines.append(f"[+]{name} ok\n")
-        if excluded:
+        if excluded := excluded - checks.keys():
             names = ",".join(f'"{name}"' for name in sorted(excluded))
             lines.append(f"warn: some health checks cannot be excluded: no matches for {names}\n")
-        if failed:
+        if any(answers):
             return web.Response(status=500, text=f"{''.join(lines)}{kind} check failed\n")
         return web.Response(text=f"{''.join(lines)}{kind} check passed\n" if "verbose" in request.query else "ok")
 
@@ -288,7 +292,11 @@ class Endpoints:
             failure = "it answered False" if answer is False else ""
         except TimeoutError:
             failure = f"no answer within {seconds:g} s"
-        except Exception as error:  # noqa: BLE001 - that is how a check says so
+        except asyncio.CancelledError as error:
+            if cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
+                raise
+            failure = str(error) or "what it waited for was cancelled"
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - that is how a check says so
             failure = " ".join(str(error).split()) or type(error).__name__
         key = (kind, name)
         if failure and key not in self._failing:
