@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from controllers.builder import ControllerManagedBy
     from controllers.composite import Children, Desired, Finalized
+    from controllers.conditions import (
+        find_status_condition,
+        is_status_condition_true,
+        remove_status_condition,
+        set_status_condition,
+    )
     from controllers.context import BlockingContext, Context
     from controllers.controller import Controller, ControllerStatistics
     from controllers.errors import (
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
         TerminalError,
         UndeclaredKind,
     )
+    from controllers.finalizers import add_finalizer, has_finalizer, remove_finalizer
     from controllers.leader import LeaderElection
     from controllers.manager import Manager, ManagerStatistics
     from controllers.owners import controller_of, is_controlled_by, set_controller_reference
@@ -44,6 +51,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "builder": ("ControllerManagedBy",),
     "composite": ("Children", "Desired", "Finalized"),
+    "conditions": (
+        "find_status_condition",
+        "is_status_condition_true",
+        "remove_status_condition",
+        "set_status_condition",
+    ),
     "context": ("BlockingContext", "Context"),
     "controller": ("Controller", "ControllerStatistics"),
     "errors": (
@@ -58,6 +71,7 @@ _HOMES = {
         "TerminalError",
         "UndeclaredKind",
     ),
+    "finalizers": ("add_finalizer", "has_finalizer", "remove_finalizer"),
     "leader": ("LeaderElection",),
     "manager": ("Manager", "ManagerStatistics"),
     "owners": ("controller_of", "is_controlled_by", "set_controller_reference"),
@@ -107,18 +121,25 @@ __all__ = [
     "TerminalError",
     "UndeclaredKind",
     "WorkQueue",
+    "add_finalizer",
     "all_of",
     "annotations_changed",
     "any_of",
     "controller_of",
+    "find_status_condition",
     "generation_changed",
+    "has_finalizer",
     "is_controlled_by",
+    "is_status_condition_true",
     "labels_changed",
     "none_of",
     "open_store",
+    "remove_finalizer",
+    "remove_status_condition",
     "resource_version_changed",
     "selected",
     "set_controller_reference",
+    "set_status_condition",
 ]
 
 
