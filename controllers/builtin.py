@@ -9,10 +9,14 @@ import msgspec
 from controllers.apps.deployment import DeploymentController
 from controllers.apps.replicaset import ReplicaSetController
 from controllers.apps.types import Deployment, ReplicaSet
+from controllers.batch.cronjob import CronJobController
+from controllers.batch.job import JobController
+from controllers.batch.ttl import TTLAfterFinished
+from controllers.batch.types import CronJob, Job
 from controllers.core.events import EventBroadcaster
 from controllers.core.garbage import GarbageCollector
 from controllers.core.nodelifecycle import EVICTION_AFTER, NodeLifecycle
-from controllers.core.nodes import GRACE, Delay, NodeOptions, SimulatedNodes
+from controllers.core.nodes import GRACE, RUN_TIME, Delay, NodeOptions, SimulatedNodes
 from controllers.core.scheduler import Scheduler
 from controllers.core.types import (
     ConfigMap,
@@ -32,6 +36,8 @@ from informer.resources import Resource
 BUILTIN_KINDS: Sequence[type[Resource]] = (
     Deployment,
     ReplicaSet,
+    Job,
+    CronJob,
     Pod,
     Node,
     Namespace,
@@ -50,6 +56,8 @@ class Workloads(msgspec.Struct, frozen=True):
 
     deployments: DeploymentController
     replica_sets: ReplicaSetController
+    jobs: JobController
+    cron_jobs: CronJobController
     scheduler: Scheduler
     nodes: SimulatedNodes
     node_lifecycle: NodeLifecycle
@@ -64,22 +72,31 @@ def add_workloads(
     pod_start_delay: Delay = (0.1, 0.3),
     pod_ready_delay: Delay = (0.3, 1.0),
     pod_delete_delay: Delay = (0.1, 0.4),
+    pod_run_time: Delay = RUN_TIME,
     node_grace: float = GRACE,
     eviction_after: float = EVICTION_AFTER,
 ) -> Workloads:
-    """Add the Deployment and ReplicaSet controllers, the scheduler, the garbage collector and simulated nodes.
+    """Add the controllers of Deployments, ReplicaSets, Jobs and CronJobs, the scheduler, the garbage collector and
+    simulated nodes.
 
     nodes: how many, named node-1, node-2, ... Delays are in seconds, a pair is drawn from evenly: from bound to
-    Running, from Running to Ready, from a deletion's request to the end. node_grace: how long a node may be silent;
-    eviction_after: how long its pods are kept after that. 0 delays make pods ready in one write.
+    Running, from Running to Ready, from a deletion's request to the end, and from Ready to the end of a pod that ends
+    by itself without saying when. node_grace: how long a node may be silent; eviction_after: how long its pods are
+    kept after that. 0 delays make pods ready in one write.
     """
     events = manager.events
     options = NodeOptions(
-        start_delay=pod_start_delay, ready_delay=pod_ready_delay, delete_delay=pod_delete_delay, grace=node_grace
+        start_delay=pod_start_delay,
+        ready_delay=pod_ready_delay,
+        delete_delay=pod_delete_delay,
+        run_time=pod_run_time,
+        grace=node_grace,
     )
     workloads = Workloads(
         deployments=DeploymentController(manager, events),
         replica_sets=ReplicaSetController(manager, events),
+        jobs=JobController(manager, events),
+        cron_jobs=CronJobController(manager, events),
         scheduler=Scheduler(manager, events),
         nodes=SimulatedNodes(manager, events, nodes, options),
         node_lifecycle=NodeLifecycle(manager, events, grace=node_grace, eviction_after=eviction_after),
@@ -89,6 +106,9 @@ def add_workloads(
     )
     workloads.deployments.register()
     workloads.replica_sets.register()
+    workloads.jobs.register()
+    TTLAfterFinished(manager).register()
+    workloads.cron_jobs.register()
     workloads.garbage.register()
     workloads.node_lifecycle.register()
     workloads.scheduler.register()

@@ -9,6 +9,7 @@ import msgspec
 
 from controllers.context import Context
 from controllers.core.pods import CONTROLLER_INDEX, orphans_in
+from controllers.finalizers import add_finalizer, remove_finalizer
 from controllers.owners import set_controller_reference
 from controllers.reconcile import Request
 from informer.cache import Stored
@@ -17,12 +18,15 @@ from informer.resources import Resource
 from informer.selectors import Selector, SelectorLike
 
 
-async def claim(ctx: Context, owner: Resource, cls: type[Resource], selector: SelectorLike) -> list[Stored]:
+async def claim(
+    ctx: Context, owner: Resource, cls: type[Resource], selector: SelectorLike, *, finalizer: str | None = None
+) -> list[Stored]:
     """The objects of `cls` that `owner` manages, after it has adopted orphans and released what it no longer selects.
 
     Owned and selected: kept. Owned and not selected: released, unless the owner is being deleted. An orphan that is
     selected: adopted, if neither is being deleted. What another controller manages is left alone. `cls` needs the index
-    `CONTROLLER_INDEX`. Raises Conflict if the owner turns out to be gone, or an object changed meanwhile.
+    `CONTROLLER_INDEX`. finalizer: what an object gets when it is adopted, and loses when it is released.
+    Raises Conflict if the owner turns out to be gone, or an object changed meanwhile.
     """
     wanted = Selector.of(selector)
     claimed = []
@@ -32,7 +36,7 @@ async def claim(ctx: Context, owner: Resource, cls: type[Resource], selector: Se
         if wanted.matches(stored.meta.labels):
             claimed.append(stored)
         elif not owner.deleting:
-            await _release(ctx, owner, cls, stored)
+            await _release(ctx, owner, cls, stored, finalizer)
     if owner.deleting:
         return claimed
     adopted = False
@@ -42,7 +46,7 @@ async def claim(ctx: Context, owner: Resource, cls: type[Resource], selector: Se
         if not adopted:
             await _check_alive(ctx, owner)
             adopted = True
-        taken = await _adopt(ctx, owner, cls, stored)
+        taken = await _adopt(ctx, owner, cls, stored, finalizer)
         if taken is not None:
             claimed.append(taken)
     return claimed
@@ -57,10 +61,14 @@ async def _check_alive(ctx: Context, owner: Resource) -> None:
         raise Conflict(f"{owner!r} is being deleted: it adopts nothing")
 
 
-async def _adopt(ctx: Context, owner: Resource, cls: type[Resource], stored: Stored) -> Stored | None:
+async def _adopt(
+    ctx: Context, owner: Resource, cls: type[Resource], stored: Stored, finalizer: str | None
+) -> Stored | None:
     # The whole object at the revision seen: if it is another one by now, or somebody else's, this is a Conflict.
     obj = cls.decode(stored.data, stored.revision)
     set_controller_reference(owner, obj)
+    if finalizer is not None:
+        add_finalizer(obj, finalizer)
     try:
         adopted = await ctx.update(obj)
     except NotFound:
@@ -68,10 +76,12 @@ async def _adopt(ctx: Context, owner: Resource, cls: type[Resource], stored: Sto
     return msgspec.structs.replace(stored, data=adopted.encode(), revision=adopted.metadata.resource_version or "")
 
 
-async def _release(ctx: Context, owner: Resource, cls: type[Resource], stored: Stored) -> None:
+async def _release(ctx: Context, owner: Resource, cls: type[Resource], stored: Stored, finalizer: str | None) -> None:
     obj = cls.decode(stored.data, stored.revision)
     kept = [each for each in obj.metadata.owner_references if each.uid != owner.metadata.uid]
     obj.metadata.owner_references = kept
+    if finalizer is not None:
+        remove_finalizer(obj, finalizer)
     try:
         await ctx.update(obj)
     except NotFound:

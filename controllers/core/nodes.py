@@ -18,7 +18,7 @@ import structlog
 from controllers.conditions import new_condition
 from controllers.core import stages
 from controllers.core.events import EventBroadcaster, Reference
-from controllers.core.stages import Stage
+from controllers.core.stages import Seen, Stage
 from controllers.core.types import Lease, Node, Pod
 from controllers.manager import Manager
 from informer.cache import Stored
@@ -37,6 +37,7 @@ AT_ONCE = 256  # writes in flight together
 CAPACITY = {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods": "1000"}
 
 Delay = float | tuple[float, float]
+RUN_TIME: Delay = (1.0, 3.0)  # seconds
 
 log = structlog.get_logger("controllers")
 
@@ -45,13 +46,15 @@ class NodeOptions(msgspec.Struct, frozen=True):
     """How simulated nodes behave. A delay is in seconds; a pair is drawn from evenly.
 
     start_delay: from bound to Running. ready_delay: from Running to Ready; with 0 both are one write. delete_delay:
-    from a deletion's request to the pod's end. grace: how long a node may be silent before it counts as lost; it
-    renews its lease four times as often.
+    from a deletion's request to the pod's end. run_time: from Ready to the end of a pod that ends by itself and does
+    not say when. grace: how long a node may be silent before it counts as lost; it renews its lease four times as
+    often.
     """
 
     start_delay: Delay = (0.1, 0.3)
     ready_delay: Delay = (0.3, 1.0)
     delete_delay: Delay = (0.1, 0.4)
+    run_time: Delay = RUN_TIME
     grace: float = GRACE
     capacity: dict[str, str] = msgspec.field(default_factory=lambda: dict(CAPACITY))
 
@@ -181,11 +184,19 @@ class SimulatedNodes:
         heapq.heappush(self._heap, (asyncio.get_running_loop().time() + delay, planned.ticket, key))
         self._wakeup.set()
 
-    def _delay(self, stage: Stage) -> float:
+    def _delay(self, seen: Seen) -> float:
+        if seen.seconds is not None:
+            return draw(seen.seconds, self._manager.rng)
         options = self.options
-        delay = {Stage.READYING: options.ready_delay, Stage.ENDING: options.delete_delay}.get(
-            stage, options.start_delay
-        )
+        match seen.next:
+            case Stage.READYING:
+                delay = options.ready_delay
+            case Stage.FINISHING:
+                delay = options.run_time
+            case Stage.ENDING:
+                delay = options.delete_delay
+            case _:
+                delay = options.start_delay
         return draw(delay, self._manager.rng)
 
     # ---- pods ------------------------------------------------------------------------------------------------------
@@ -211,7 +222,7 @@ class SimulatedNodes:
         planned.stage = seen.next
         planned.ticket = 0
         if seen.next is not None:
-            self._plan(key, planned, self._delay(seen.next))
+            self._plan(key, planned, self._delay(seen))
 
     def pod_gone(self, stored: Stored) -> None:
         """A pod is gone."""
@@ -236,7 +247,7 @@ class SimulatedNodes:
             return
         ticket = planned.ticket
         try:
-            await self._write(kubelet, stored, seen.next)
+            await self._write(kubelet, stored, seen.next, kept=seen.kept)
         except NotFound:
             return
         except ApiError as error:
@@ -249,15 +260,21 @@ class SimulatedNodes:
             return
         self._done[seen.next] += 1
 
-    async def _write(self, kubelet: _Kubelet, stored: Stored, stage: Stage) -> None:
+    async def _write(self, kubelet: _Kubelet, stored: Stored, stage: Stage, *, kept: bool) -> None:
         client, now = self._client, self._manager.now()
         name, namespace, uid = stored.name, stored.namespace, stored.meta.uid or ""
         if stage is Stage.ENDING:
+            if kept:
+                # Somebody waits for the pod's end before it may go: they have to see how it ended.
+                pod = Pod.decode(stored.data, stored.revision)
+                stages.terminate(pod.raw, now)
+                await client.replace(pod, subresource="status")
             await client.delete(Pod, name, namespace, uid=uid, grace_seconds=0)
             return
         pod = Pod.decode(stored.data, stored.revision)
         raw = pod.raw
         reference = Reference(Pod.TYPE.api_version, Pod.TYPE.kind, namespace, name, uid)
+        ended = False
         if stage is Stage.PULLING:
             stages.fail_to_pull(raw, now, host_ip=kubelet.host_ip, uid=uid)
         elif stage is Stage.STARTING:
@@ -265,12 +282,19 @@ class SimulatedNodes:
             stages.start(raw, now, host_ip=kubelet.host_ip, pod_ip=address, uid=uid)
             if self.options.ready_delay == 0:
                 stages.make_ready(raw, now)
+        elif stage is Stage.FINISHING:
+            ended = stages.finish(raw, now, stages.exit_codes(raw, self._manager.rng))
+        elif stage is Stage.RESTARTING:
+            stages.restart(raw, now)
         else:
             stages.make_ready(raw, now)
         await client.replace(pod, subresource="status")
         for container in raw["spec"]["containers"]:
-            if stage is Stage.STARTING:
+            if stage in (Stage.STARTING, Stage.RESTARTING):
                 self._recorder.event(reference, "Normal", "Started", f"Started container {container['name']}")
+            elif stage is Stage.FINISHING and not ended:
+                message = f"Back-off restarting failed container {container['name']} in pod {name}"
+                self._recorder.event(reference, "Warning", "BackOff", message)
             elif stage is Stage.PULLING:
                 message = f'Failed to pull image "{container["image"]}": not found'
                 self._recorder.event(reference, "Warning", "Failed", message)
