@@ -41,7 +41,7 @@ SMALLEST_OUTBOX = 16 << 10
 # One response stays well under the 4 MiB that many gRPC clients accept by default (etcd#19441).
 MAX_RESPONSE_BYTES = 1 << 20
 MERGED_EVENTS = 256  # a response that waits takes more only while it has fewer: each time its list is made anew
-HISTORY_SLICE_BYTES = 1 << 20  # how much history one pass reads: a few milliseconds
+HISTORY_SLICE_BYTES = 1 << 20  # how much history one pass reads, at most: a few milliseconds
 WATCHERS_PER_PASS = 512  # as in etcd
 PASS_PAUSE = 0.01  # seconds; when all of a pass have caught up, those who come within it share the next one
 RESPONSES_A_TURN = 8  # of all streams, in one turn of the loop: a millisecond; a call takes some six turns
@@ -320,7 +320,8 @@ class WatchHub:
         # other time, keeps a crowd of newcomers from holding up the rest.
         self._passes += 1
         start = min(watcher.next_revision for watcher in turn) if self._passes & 1 else turn[0].next_revision
-        events, reached = self._store.history(start, min(HISTORY_SLICE_BYTES, 2 * self.share))
+        # No more than an outbox takes: with many streams most of a longer slice would be read for nothing.
+        events, reached = self._store.history(start, min(HISTORY_SLICE_BYTES, self.share))
         self._from_history += len(events)
         served = {watcher: reached + 1 for watcher in turn if start <= watcher.next_revision <= reached}
         ranges: dict[tuple[bytes, bytes], list[Watcher]] = {}
