@@ -74,7 +74,7 @@ class _Registered:
 
 
 class Admission:
-    """A registry of hooks. timeout: the seconds each may take."""
+    """A registry of hooks. timeout: the seconds each may take; one without `await` cannot be interrupted."""
 
     def __init__(self, *, timeout: float = TIMEOUT) -> None:
         self._timeout = timeout

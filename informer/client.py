@@ -21,7 +21,7 @@ import msgspec
 from informer import patch as patches
 from informer.admission import Admission, AdmissionRequest
 from informer.codecs import Raw, format_time, show
-from informer.conversion import carried, from_hub, to_hub
+from informer.conversion import annotation_of, carried, from_hub, to_hub
 from informer.errors import AlreadyExists, ApiError, Conflict, Invalid, NotFound, from_store
 from informer.managed_fields import Operation, record
 from informer.metadata import FOREGROUND, ORPHAN, check_metadata, controller_reference
@@ -574,14 +574,16 @@ class ObjectClient:
             return await self._commit(new, current, DeleteRange(current.key))
         return await self._commit(new, current, Put(current.key, new.encode()))
 
-    async def _replace_status(self, cls: type[R], raw: Raw, current: KeyValue) -> R:
-        """Store the object's status in the current one."""
+    async def _replace_status(self, cls: type[R], raw: Raw, current: KeyValue, note: str | None = None) -> R:
+        """Store the object's status in the current one. note: an annotation that is written with it."""
         version = str(current.mod_revision)
         new = cls.decode(current.value, version)
         uid, found = raw["metadata"].get("uid"), new.raw["metadata"].get("uid")
         if uid and uid != found:
             raise _another(cls, new.name, found, uid)
         _copy_field(new.raw, raw, "status")
+        if note is not None:
+            _copy_annotation(new.raw["metadata"], raw["metadata"], note)
         if cls.STATUS_WRITES_ANNOTATIONS:
             _copy_field(new.raw["metadata"], raw["metadata"], "annotations")
             check_metadata(cls.TYPE, new.raw["metadata"])
@@ -591,7 +593,7 @@ class ObjectClient:
         if cls.HUB is not None:
             old, hub = cls.decode(current.value, version), cls.HUB.decode(current.value, version)
             changed = carried(cls, old.raw, new.raw, hub.raw)
-            return _as(cls, await self._replace_status(cls.HUB, changed, current))
+            return _as(cls, await self._replace_status(cls.HUB, changed, current, annotation_of(cls)))
         if self._admission:
             await self._admit_status(new, cls.decode(current.value, version))
         if new.encode() == current.value:
@@ -612,10 +614,11 @@ class ObjectClient:
         request = None
         if self._admission:
             operation: Literal["create", "update"] = "create" if old is None else "update"
-            request = AdmissionRequest(operation, new, old, subresource, self._field_manager)
+            seen = None if old is None else old.__deepcopy__({})
+            request = AdmissionRequest(operation, new, seen, subresource, self._field_manager)
+            servers = dict(raw["metadata"])
             if await self._admission.run_mutating(request):
-                if old is not None:
-                    _keep_server_fields(cls, raw["metadata"], old.raw["metadata"])
+                _keep_server_fields(cls, raw["metadata"], servers)
                 if cls.TYPE.status:
                     _copy_field(raw, {} if old is None else old.raw, "status")
                 new = _defaulted(cls, raw)
@@ -752,6 +755,12 @@ def _copy_field(target: Raw, source: Raw, field: str) -> None:
         target[field] = value
     else:
         target.pop(field, None)
+
+
+def _copy_annotation(target: Raw, source: Raw, name: str) -> None:
+    annotations = dict(target.get("annotations") or {})
+    _copy_field(annotations, source.get("annotations") or {}, name)
+    _copy_field(target, {"annotations": annotations or None}, "annotations")
 
 
 def _generation_changes(cls: type[Resource], before: Raw, after: Raw) -> bool:

@@ -61,10 +61,10 @@ def to_hub(cls: type[Resource], raw: Raw) -> Raw:
     kept, beside = _lost(_body(raw), _body(again))
     metadata = hub["metadata"]
     annotations = dict(metadata.get("annotations") or {})
-    annotations.pop(_annotation(cls), None)
+    annotations.pop(annotation_of(cls), None)
     if kept:
         note = {"kept": kept, "beside": beside}
-        annotations[_annotation(cls)] = patch.encode(note).decode()
+        annotations[annotation_of(cls)] = patch.encode(note).decode()
     metadata.pop("annotations", None)
     if annotations:
         metadata["annotations"] = annotations
@@ -78,7 +78,7 @@ def from_hub(cls: type[Resource], raw: Raw) -> Raw:
         # Nobody can tell where the conversion has put what a cache's transform changed.
         result[TRANSFORMED] = sorted(result)
     annotations = result["metadata"].get("annotations") or {}
-    note = annotations.pop(_annotation(cls), None)
+    note = annotations.pop(annotation_of(cls), None)
     if not annotations:
         result["metadata"].pop("annotations", None)
     if note is not None:
@@ -86,7 +86,7 @@ def from_hub(cls: type[Resource], raw: Raw) -> Raw:
             noted = _decode(note)
             _put_back(result, noted["kept"], noted["beside"])
         except (msgspec.DecodeError, TypeError, KeyError, AttributeError) as error:
-            raise Invalid(f"metadata.annotations[{_annotation(cls)}]", f"is damaged: {error}") from None
+            raise Invalid(f"metadata.annotations[{annotation_of(cls)}]", f"is damaged: {error}") from None
     return result
 
 
@@ -122,7 +122,8 @@ def _body(raw: Raw) -> Raw:
     return {key: value for key, value in raw.items() if key not in _HEADER}
 
 
-def _annotation(cls: type[Resource]) -> str:
+def annotation_of(cls: type[Resource]) -> str:
+    """The annotation of the stored object with what only this version has a place for."""
     return ANNOTATION + cls.TYPE.version
 
 

@@ -14,6 +14,7 @@ from informer import (
     Admission,
     AdmissionFailed,
     AdmissionRequest,
+    Conflict,
     Forbidden,
     Invalid,
     Meta,
@@ -187,6 +188,11 @@ async def test_what_a_hook_makes_is_checked_and_its_reach_is_bounded(
                 request.object.raw["metadata"]["name"] = "other"
             case "status":
                 request.object.raw.setdefault("status", {})["ready"] = 7
+            case "uid":
+                request.object.raw["metadata"]["uid"] = "other"
+            case "old":
+                assert request.old is not None
+                request.old.raw["spec"]["replicas"] = request.object.spec.replicas
             case "spec":
                 request.object.raw["spec"]["image"] = "changed"
 
@@ -202,6 +208,14 @@ async def test_what_a_hook_makes_is_checked_and_its_reach_is_bounded(
     done.append("name")
     with pytest.raises(Invalid, match=r"^metadata.name: is immutable"):
         await objects.patch(Website, "a", {"spec": {"replicas": 3}})
+    with pytest.raises(Invalid, match=r"^metadata.name: is immutable"):
+        await objects.create(site("b"))
+    done.append("uid")
+    with pytest.raises(Conflict, match="another object"):
+        await objects.create(site("b"))
+    done.append("old")
+    made = await objects.patch(Website, "a", {"spec": {"replicas": 3}})
+    assert made.metadata.generation == 3
     done.append("spec")
     made.status.ready = 1
     made = await objects.update_status(made)

@@ -53,6 +53,7 @@ class WebsiteV1Beta1(Resource, version="v1beta1", hub=Website, scheme=HERE):
 
     class Status:
         up: bool = False
+        words: str | None
 
     def convert_to(self, hub: Website) -> None:
         hub.spec.size = int(float(self.spec.size))
@@ -209,9 +210,13 @@ async def test_rules_conflicts_and_generations_hold_in_every_version(objects: Ob
 async def test_status_and_deletion_in_an_older_version(objects: ObjectClient) -> None:
     made = await objects.create(WebsiteV1Beta1(name="a", finalizers=["example.com/x"], spec={"mood": "fine"}))
     made.status.up = True
+    made.status.words = "all well"
     made.spec.size = "7"
     made = await objects.update_status(made)
-    assert (made.status.up, made.spec.size, made.spec.mood) == (True, "1", "fine")
+    made = await objects.get(WebsiteV1Beta1, "a")
+    assert (made.status.up, made.status.words, made.spec.size, made.spec.mood) == (True, "all well", "1", "fine")
+    made = await objects.patch(WebsiteV1Beta1, "a", {"status": {"words": None}}, subresource="status")
+    assert (made.status.words, made.spec.mood) == (None, "fine")
     assert (await objects.get(Website, "a")).status.ready == 1
     deleted = await objects.delete(WebsiteV1Beta1, "a")
     assert isinstance(deleted.object, WebsiteV1Beta1)
