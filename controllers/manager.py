@@ -616,6 +616,7 @@ class Manager:
             self._store_client,
             rng=self._rng,
             queue_limit=settings.handler_queue_limit,
+            page_size=settings.list_page_size,
             on_failure=self._informer_failed,
         )
         self._run_prefix = f"{self._rng.getrandbits(32):08x}"

@@ -27,6 +27,7 @@ from controllers.errors import ControllerError
 from controllers.leader import JITTER, LEASE_SECONDS, RENEW_DEADLINE, RETRY_PERIOD, LeaderElection
 from controllers.reconcile import Request
 from controllers.workqueue import BASE_DELAY, BURST, MAX_DELAY, QPS, WorkQueue
+from informer.machine import PAGE_SIZE
 from informer.shared import QUEUE_LIMIT
 
 PREFIX = "LISTWATCH_"
@@ -101,6 +102,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease_retry_period: Annotated[float, Setting(
         "seconds", "client-go's RetryPeriod: between renewals, and between attempts.", 0, True)] = RETRY_PERIOD
 
+    list_page_size: Annotated[int, Setting(
+        "objects", "client-go's pager: an answer of a few megabytes at most.", 1)] = PAGE_SIZE
     handler_queue_limit: Annotated[int, Setting(
         "notifications", "client-go's buffers begin at this; beyond it a slow handler's queue coalesces.", 1)
     ] = QUEUE_LIMIT
@@ -241,7 +244,7 @@ _SECTIONS = {
     "workers": "Controllers",
     "queue_base_delay": "Work queues",
     "lease_seconds": "Leader election",
-    "handler_queue_limit": "Informers",
+    "list_page_size": "Informers",
     "http": "Endpoints",
 }
 """The first setting of each section of the page."""

@@ -14,6 +14,7 @@ import structlog
 
 from informer.cache import InformerStopped
 from informer.listwatch import ListWatch, StoreListWatch
+from informer.machine import PAGE_SIZE
 from informer.reflector import State
 from informer.resources import Resource, ResourceType
 from informer.selectors import Selector, SelectorLike
@@ -52,7 +53,7 @@ class Informers:
     As client-go's SharedInformerFactory, but nothing has to be started or stopped apart: an informer runs from its
     first `acquire` until its last `release`, at any time. Use it as `async with`, which ends them all, or `close` it.
 
-    list_watch: how to list and watch a kind. rng, queue_limit: see `SharedInformer`.
+    list_watch: how to list and watch a kind. rng, queue_limit, page_size: see `SharedInformer`.
     on_failure: told of an informer that ended with an error, which only a bug in `list_watch` can cause. Without it the
     last `release`, or `close`, raises the error. Either way it is logged, and the next `acquire` starts another one.
     """
@@ -64,12 +65,14 @@ class Informers:
         list_watch: MakeListWatch = StoreListWatch,
         rng: random.Random | None = None,
         queue_limit: int = QUEUE_LIMIT,
+        page_size: int = PAGE_SIZE,
         on_failure: Callable[[SharedInformer, BaseException], None] | None = None,
     ) -> None:
         self._client = client
         self._list_watch = list_watch
         self._rng = rng or random.Random()
         self._queue_limit = queue_limit
+        self._page_size = page_size
         self._on_failure = on_failure
         self._informers: dict[_Key, SharedInformer] = {}
         self._users: dict[SharedInformer, int] = {}
@@ -206,6 +209,7 @@ class Informers:
             transform=key.transform,
             rng=self._rng,
             queue_limit=self._queue_limit,
+            page_size=self._page_size,
         )
         self._users[informer] = 0
         informer.start().add_done_callback(partial(self._ended, informer))

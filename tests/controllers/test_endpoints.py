@@ -7,7 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import msgspec
@@ -24,6 +24,7 @@ from controllers.manager import Manager
 from controllers.reconcile import Request, Result
 from controllers.settings import Settings
 from informer.client import ObjectClient
+from kvstore.api import Client, Range, RangeResponse
 from kvstore.client.embedded import EmbeddedClient
 from tests.controllers.kinds import Part, Site
 
@@ -410,6 +411,46 @@ async def test_what_a_manager_goes_by(store: EmbeddedClient, monkeypatch: pytest
     given = Manager(client=store, settings=Settings(workers=2), sync_timeout=4)
     async with given:
         assert (given.settings.workers, given.settings.stop_timeout, given.settings.sync_timeout) == (2, 30, 4)
+
+
+class Asking:
+    """A client that tells what it was asked for, and cannot stream."""
+
+    range_stream = None
+
+    def __init__(self, client: EmbeddedClient) -> None:
+        self._client = client
+        self.limits: set[int] = set()
+
+    async def range(self, request: Range) -> RangeResponse:
+        self.limits.add(request.limit)
+        return await self._client.range(request)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+async def test_the_numbers_reach_queues_and_informers(store: EmbeddedClient) -> None:
+    asking = Asking(store)
+    settings = Settings(list_page_size=7, queue_base_delay=40, queue_max_delay=60, queue_qps=0, reconcile_timeout=0.05)
+    manager, failed = Manager(client=cast(Client, asking), settings=settings), asyncio.Event()
+
+    async def reconcile(ctx: Context, request: Request) -> None:
+        failed.set()
+        await asyncio.sleep(60)
+
+    manager.add_controller(Site, reconcile)
+    await create(store, "a")
+    async with manager:
+        await failed.wait()
+        while not (told := manager.statistics().controllers["site"]).timeouts:
+            await asyncio.sleep(0.01)
+        # The next try is 40 s away.
+        assert (told.queue.waiting, told.queue.depth) == (1, 0)
+        left = manager.controller("site").queue._core.next_ready()
+        assert left is not None
+        assert 35 < left - asyncio.get_running_loop().time() <= 40
+    assert 7 in asking.limits
 
 
 async def test_an_office_by_name_has_the_settings_numbers(store: EmbeddedClient) -> None:
