@@ -35,7 +35,8 @@ class Lease:
         self.ttl = ttl
         self.expires_at = expires_at
         self.check_at = expires_at
-        self.keys: set[bytes] = set()
+        # A set that remembers its order: keys mostly come in theirs, and hundreds of thousands are sorted at once then.
+        self.keys: dict[bytes, None] = {}
 
 
 class Lessor:
@@ -71,11 +72,11 @@ class Lessor:
         if before == lease_id:
             return before
         if before and before in self._leases:
-            self._leases[before].keys.discard(key)
+            self._leases[before].keys.pop(key, None)
         if lease_id:
             self._lease_of[key] = lease_id
             if lease_id in self._leases:
-                self._leases[lease_id].keys.add(key)
+                self._leases[lease_id].keys[key] = None
         else:
             del self._lease_of[key]
         return before
@@ -88,7 +89,7 @@ class Lessor:
         before = {key: lease_id for key in keys if (lease_id := lease_of.pop(key, 0))}
         for key, lease_id in before.items():
             if lease_id in leases:
-                leases[lease_id].keys.discard(key)
+                leases[lease_id].keys.pop(key, None)
         return before
 
     def attach_again(self, leases: Mapping[bytes, int]) -> None:
@@ -145,7 +146,7 @@ class Lessor:
     def keys_of(self, lease_id: int) -> Set[bytes]:
         """The keys attached to a lease."""
         lease = self._leases.get(lease_id)
-        return frozenset() if lease is None else lease.keys
+        return frozenset() if lease is None else lease.keys.keys()
 
     def time_to_live(self, lease_id: int, keys: bool = False) -> tuple[int, int, list[bytes]]:
         """(whole seconds left, granted seconds, attached keys if asked for); -1 left if there is no such lease."""
