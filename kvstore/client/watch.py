@@ -242,5 +242,5 @@ class RemoteWatch:
         await self._leave()
 
     def _check_entered(self) -> None:
-        if self._stream is None and not self._is_victim and self._error is None:
+        if self._stream is None and not self._is_victim and self._registering is None and self._error is None:
             raise RuntimeError("this watch is not entered: write `async with client.watch(...) as watch`")

@@ -207,6 +207,7 @@ async def _live(directory: Path, seed: int) -> Trace:
         ]
         for watcher in watchers:
             informer.add_handler(watcher, name=watcher._name)
+        readers: list[asyncio.Task[None]] = []
         async with informer:
             for _ in range(STEPS):
                 match rng.choice(["write", "write", "write", "burst", "cut", "compact", "elsewhere", "pause"]):
@@ -223,6 +224,7 @@ async def _live(directory: Path, seed: int) -> Trace:
                     case "elsewhere":
                         revision = (await hand.put(b"/elsewhere", b"")).header.revision
                         trace(f"elsewhere {revision}")
+                        readers.append(asyncio.create_task(_wait(informer, revision, trace)))
                     case "pause":
                         await asyncio.sleep(rng.random() * rng.choice([0.01, 0.2, 3.0]))
                 if rng.random() < 0.3:
@@ -232,6 +234,7 @@ async def _live(directory: Path, seed: int) -> Trace:
             trace(f"write a/last {last}")
             async with asyncio.timeout(PATIENCE):
                 await informer.cache.wait_for(last)
+                await asyncio.gather(*readers)
                 await _check(informer, hand, watchers)
             _sum_up(informer, trace)
         assert informer.state is State.STOPPED
@@ -239,6 +242,12 @@ async def _live(directory: Path, seed: int) -> Trace:
         await client.close()
         await hand.close()
     return trace
+
+
+async def _wait(informer: SharedInformer, revision: int, trace: Trace) -> None:
+    """A reader that waits for what was written to others' objects, which no event will show."""
+    await informer.cache.wait_for(str(revision))
+    trace(f"reached {revision}")
 
 
 async def _compact(client: EmbeddedClient, rng: random.Random, trace: Trace) -> None:

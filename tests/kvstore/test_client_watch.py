@@ -299,6 +299,26 @@ async def test_a_neighbour_that_waits_for_the_future_does_not_hold_up_progress(
     await until(lambda: node.statistics().watch.streams == 0)
 
 
+async def test_one_on_its_way_to_a_stream_of_its_own_can_be_asked_for_progress(client: RemoteClient) -> None:
+    async with client.watch(b"k") as watch:
+        inner, arrived = remote(watch), asyncio.Event()
+        shared, inner._stream = inner._stream, None
+        inner._registering = way = asyncio.create_task(_until(arrived))
+        await watch.request_progress()
+        assert inner._wants_progress
+        reading = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0)
+        inner._stream, inner._wants_progress = shared, False
+        arrived.set()
+        await way
+        await watch.request_progress()
+        assert not (await reading).events
+
+
+async def _until(event: asyncio.Event) -> None:
+    await event.wait()
+
+
 async def test_progress_that_is_not_answered_is_asked_for_again(scripted: ScriptedServer) -> None:
     """As etcd does while any watch of the stream is not up to date."""
     async with RemoteClient([scripted.endpoint]) as client, AsyncExitStack() as stack:
