@@ -625,26 +625,46 @@ class LateClient:
 
 
 class LateWatch:
+    """Each response `lag` seconds after it came, however many come meanwhile."""
+
     def __init__(self, client: LateClient, watch: Watch) -> None:
         self._client = client
         self._watch = watch
+        self._arrived: asyncio.Queue[tuple[float, WatchResponse | Exception]] = asyncio.Queue()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._watch, name)
 
     async def __aenter__(self) -> LateWatch:
         await self._watch.__aenter__()
+        self._reading = asyncio.create_task(self._read())
         return self
 
     async def __aexit__(self, *error: Any) -> None:
+        self._reading.cancel()
+        await asyncio.wait([self._reading])
         await self._watch.__aexit__(*error)
+
+    async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            response: WatchResponse | Exception
+            try:
+                response = await self._watch.__anext__()
+            except Exception as error:  # noqa: BLE001 (raised to the reader, when its time has come)
+                response = error
+            self._arrived.put_nowait((loop.time() + self._client.lag, response))
+            if isinstance(response, Exception):
+                return
 
     def __aiter__(self) -> AsyncIterator[WatchResponse]:
         return self
 
     async def __anext__(self) -> WatchResponse:
-        response = await self._watch.__anext__()
-        await asyncio.sleep(self._client.lag)
+        at, response = await self._arrived.get()
+        await asyncio.sleep(max(0.0, at - asyncio.get_running_loop().time()))
+        if isinstance(response, Exception):
+            raise response
         return response
 
 
