@@ -19,7 +19,7 @@ import structlog
 from controllers.catching_up import catch_up
 from controllers.composite import Composite, DesiredFunction, FinalizeFunction
 from controllers.controller import Controller, ControllerStatistics, Reconciler
-from controllers.core.events import EventBroadcaster
+from controllers.core.events import EventBroadcaster, EventStatistics
 from controllers.errors import ControllerError, LeadershipLost, ManagerError
 from controllers.handlers import MapFunction, Source, controller_owner, own_key
 from controllers.leader import LeaderElection, LeaderElector, LeaderStatistics
@@ -80,6 +80,7 @@ class ManagerStatistics(msgspec.Struct, frozen=True):
     leader: LeaderStatistics | None = None  # this process as a candidate
     requests: Mapping[str, Mapping[str, int]] = {}
     store: str = ""
+    events: EventStatistics = EventStatistics(recorded=0, throttled=0, dropped=0, written=0, pending=0)
 
 
 class ControllerOptions(TypedDict, total=False):
@@ -498,6 +499,7 @@ class Manager:
             leader=None if self._elector is None else self._elector.statistics(),
             requests=self._requests(),
             store=self._store_name,
+            events=self.events.statistics(),
         )
 
     def _requests(self) -> dict[str, dict[str, int]]:

@@ -77,6 +77,7 @@ class _ManagerCollector(Collector):
         yield from _queues(controllers)
         yield from _leaders(managers)
         yield from _requests(managers)
+        yield from _events(managers)
         yield from InformerCollector(lambda: informers).collect()
         yield GaugeMetricFamily(
             "listwatch_event_loop_lag_seconds", "How late the event loop was when last looked at.", self._lag()
@@ -182,6 +183,15 @@ def _requests(managers: Sequence[ManagerStatistics]) -> Iterator[Metric]:
     for labels, count in counts.items():
         requests.add_metric(labels, count)
     yield requests
+
+
+def _events(managers: Sequence[ManagerStatistics]) -> Iterator[Metric]:
+    events = CounterMetricFamily(
+        "listwatch_events_total", "Events recorded, and what became of them.", labels=["result"]
+    )
+    for result in ("recorded", "throttled", "dropped", "written"):
+        events.add_metric([result], sum(getattr(manager.events, result) for manager in managers))
+    yield events
 
 
 def _add(family: HistogramMetricFamily, labels: Sequence[str], durations: Durations) -> None:

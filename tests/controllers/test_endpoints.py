@@ -110,6 +110,9 @@ async def test_every_outcome_is_counted_under_controller_runtimes_names(
             case "terminal":
                 raise TerminalError("no use")
             case "later":
+                site = ctx.get(Site, request)
+                assert site is not None
+                ctx.event(site, "Normal", "Waiting", "for nothing")
                 return Result(requeue_after=1000)
         return None
 
@@ -144,6 +147,7 @@ async def test_every_outcome_is_counted_under_controller_runtimes_names(
     assert value("workqueue_depth", "site", "site", "0") == 0
     assert value("listwatch_workqueue_waiting", "site", "site") == 1
     assert value("workqueue_work_duration_seconds_count", "site", "site") == 9
+    assert value("listwatch_events_total", "recorded") == 1
     assert ("site", "1e-08", "site") in samples["workqueue_queue_duration_seconds_bucket"]
     assert value("reflector_lists_total", "sites.example.com") + value("reflector_watches_total", "sites.example.com")
 
