@@ -322,6 +322,7 @@ async def test_an_event_loop_that_is_blocked_is_unhealthy(
     async with Manager(client=store, http=HERE, settings=Settings(loop_lag_limit=0.5)) as manager:
         ask = Asked(http, manager.http_address)
         assert await ask("/healthz/event-loop") == (200, "ok")
+        monkeypatch.setattr(endpoints, "LOOK_AT_LOOP", 2.0)  # time to see it on a slow machine
         time.sleep(1)  # what a reconciler must not do
         status, text = await ask("/healthz/event-loop")
         assert status == 500
