@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from controllers.simulation import Scenario
-from tests.simulation import broken, parts
+from tests.simulation import broken, examples, parts
 
 RIGHT: Mapping[str, type[Scenario]] = {
     "parts": parts.Parts,
     "elected-parts": parts.ElectedParts,
+    "website": examples.Websites,
+    "composite": examples.Composites,
+    "backup": examples.Backups,
+    "elected-backup": examples.ElectedBackups,
     "finalizer-first": broken.FinalizerFirst,
 }
 # What the failure says.

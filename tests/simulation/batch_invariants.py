@@ -1,0 +1,115 @@
+"""What must hold of Jobs and CronJobs at every revision of a history."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from controllers.batch.indexes import parse_indexes
+from controllers.batch.pods import INDEX_ANNOTATION, TRACKING_FINALIZER
+from controllers.batch.stock import final_condition
+from controllers.batch.types import CronJob, Job
+from controllers.core.types import Pod
+from tests.controllers.cluster import Revision
+from tests.simulation.invariants import controller, is_active
+
+Raw = dict[str, Any]
+
+
+def check_counts(history: Sequence[Revision]) -> None:
+    """No pod is counted twice, none as what it was not, and no number ever falls."""
+    counted: dict[str, dict[str, set[str]]] = defaultdict(lambda: {"succeeded": set(), "failed": set()})
+    settled: dict[str, set[str]] = defaultdict(set)
+    before: dict[str, Raw] = {}
+    for revision in history:
+        phases = {pod["metadata"]["uid"]: pod["status"]["phase"] for pod in revision.of(Pod)}
+        for job in revision.of(Job):
+            uid, status = job["metadata"]["uid"], job.get("status", {})
+            uncounted = status.get("uncountedTerminatedPods", {})
+            was = before.get(uid, {})
+            for field, known in counted[uid].items():
+                now, then = set(uncounted.get(field, ())), set(was.get("uncountedTerminatedPods", {}).get(field, ()))
+                for pod in now - then:
+                    assert pod not in known, f"revision {revision.number}: {pod} is counted as {field} again"
+                    assert pod not in settled[uid]
+                    assert field == "failed" or phases[pod] == "Succeeded"
+                known |= now
+                settled[uid] |= then - now
+                assert status.get(field, 0) >= was.get(field, 0), f"revision {revision.number}: fewer have {field}"
+                if field == "failed" or job["spec"]["completionMode"] == "NonIndexed":
+                    assert status.get(field, 0) + len(now) == len(known), (
+                        f"revision {revision.number}: {field} is wrong"
+                    )
+            assert not counted[uid]["succeeded"] & counted[uid]["failed"]
+            completions = job["spec"].get("completions")
+            assert completions is None or status.get("succeeded", 0) <= completions
+            before[uid] = status
+
+
+def check_indexes(history: Sequence[Revision]) -> None:
+    """Each index succeeds once, and stays succeeded."""
+    succeeded: dict[tuple[str, str], set[str]] = defaultdict(set)
+    completed: dict[str, set[int]] = defaultdict(set)
+    for revision in history:
+        for pod in revision.of(Pod):
+            index = pod["metadata"].get("annotations", {}).get(INDEX_ANNOTATION)
+            if index is not None and pod["status"]["phase"] == "Succeeded":
+                pods = succeeded[controller(pod), index]
+                pods.add(pod["metadata"]["uid"])
+                assert len(pods) == 1, f"revision {revision.number}: index {index} has succeeded again"
+        for job in revision.of(Job):
+            uid, status = job["metadata"]["uid"], job.get("status", {})
+            now = parse_indexes(status.get("completedIndexes", ""), job["spec"].get("completions") or 0)
+            assert completed[uid] <= now, f"revision {revision.number}: {completed[uid] - now} are forgotten"
+            completed[uid] = now
+
+
+def check_active(history: Sequence[Revision]) -> None:
+    """A pod is made only while fewer than the parallelism run, by the latest wish or one before it."""
+    most: dict[str, int] = defaultdict(int)
+    before: dict[str, set[str]] = defaultdict(set)
+    for revision in history:
+        now: dict[str, set[str]] = defaultdict(set)
+        for pod in revision.of(Pod):
+            if is_active(pod):
+                now[controller(pod)].add(pod["metadata"]["uid"])
+        for job in revision.of(Job):
+            uid = job["metadata"]["uid"]
+            most[uid] = max(most[uid], job["spec"]["parallelism"])
+            if now[uid] - before[uid]:
+                assert len(now[uid]) <= most[uid], f"revision {revision.number}: {len(now[uid])} pods run"
+        before = now
+
+
+def check_ends(history: Sequence[Revision]) -> None:
+    """What has ended stays as it was, and nothing of it runs or waits to be counted."""
+    ended: dict[str, Raw] = {}
+    for revision in history:
+        running = {controller(pod) for pod in revision.of(Pod) if is_active(pod)}
+        for job in revision.of(Job):
+            uid = job["metadata"]["uid"]
+            if uid in ended:
+                assert job["status"] == ended[uid], f"revision {revision.number}: it had ended"
+            elif final_condition(job) is not None:
+                ended[uid] = job["status"]
+                assert uid not in running, f"revision {revision.number}: it has ended, and pods run"
+                assert job["status"]["uncountedTerminatedPods"] == {}
+                assert job["status"]["terminating"] == 0
+                assert "active" not in job["status"]
+    for pod in history[-1].of(Pod):
+        assert TRACKING_FINALIZER not in pod["metadata"].get("finalizers", ()), "a finalizer is left"
+
+
+def check_schedule(history: Sequence[Revision]) -> None:
+    """One Job for each time, and with Forbid one at a time."""
+    made: dict[str, str] = {}
+    for revision in history:
+        running: dict[str, int] = defaultdict(int)
+        for job in revision.of(Job):
+            name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+            assert made.setdefault(name, uid) == uid, f"revision {revision.number}: {name} is made again"
+            running[controller(job)] += final_condition(job) is None and "deletionTimestamp" not in job["metadata"]
+        for cron in revision.of(CronJob):
+            if cron["spec"]["concurrencyPolicy"] == "Forbid":
+                assert running[cron["metadata"]["uid"]] <= 1, f"revision {revision.number}: two run at once"
