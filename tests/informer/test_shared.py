@@ -264,6 +264,7 @@ async def test_how_far_a_handler_is_behind_is_measured_and_told(
     assert [(entry["event"], entry["informer"], entry["handler"]) for entry in told] == [
         ("handler_behind", "pods", "slow"),
         ("handler_caught_up", "pods", "slow"),
+        ("handler_failed", "pods", "slow"),
     ]
 
 
