@@ -325,6 +325,22 @@ class BlockingContext:
         """See `Context.list`."""
         return self._read(lambda: self._context.list(cls, namespace, selector=selector, owner=owner, index=index))
 
+    def get_stored(self, cls: type[Resource], name: Request | str, namespace: str | None = None) -> Stored | None:
+        """See `Context.get_stored`."""
+        return self._read(lambda: self._context.get_stored(cls, name, namespace))
+
+    def stored(
+        self,
+        cls: type[Resource],
+        namespace: str | None = None,
+        *,
+        selector: SelectorLike | None = None,
+        owner: Resource | None = None,
+        index: tuple[str, str] | None = None,
+    ) -> Sequence[Stored]:
+        """See `Context.stored`."""
+        return self._read(lambda: self._context.stored(cls, namespace, selector=selector, owner=owner, index=index))
+
     def fetch(self, cls: type[R], name: Request | str, namespace: str | None = None) -> R | None:
         """See `Context.fetch`."""
         return self._call(lambda: self._context.fetch(cls, name, namespace))

@@ -34,6 +34,7 @@ from informer import (
     Indexer,
     Informers,
     InformerStatistics,
+    InformerStopped,
     ObjectClient,
     Resource,
     ResourceType,
@@ -665,10 +666,10 @@ class Manager:
         seconds = self._settings.catch_up_timeout
         try:
             async with asyncio.timeout(seconds):
-                for name, informers in self._used.items():
-                    definition = self._definitions[name]
-                    for cls, informer in zip(definition.kinds(), informers, strict=True):
-                        await catch_up(self.store_client, informer.cache, _prefix(cls.TYPE, definition.namespace))
+                for definition, informers in [(self._definitions[name], used) for name, used in self._used.items()]:
+                    with contextlib.suppress(InformerStopped):  # its controller was removed meanwhile
+                        for cls, informer in zip(definition.kinds(), informers, strict=True):
+                            await catch_up(self.store_client, informer.cache, _prefix(cls.TYPE, definition.namespace))
         except (TimeoutError, KvError) as error:
             log.warning("caches_behind_the_last_leader", seconds=seconds, error=str(error) or "timed out")
 

@@ -137,9 +137,11 @@ class EventBroadcaster:
             pending=len(self._pending),
         )
 
-    def record(self, component: str, about: Reference, kind: EventType, reason: str, message: str) -> None:
+    def record(self, component: str, about: Reference, kind: str, reason: str, message: str) -> None:
         """Take an event; never waits. On the loop's thread."""
         self._recorded += 1
+        # What cannot be written must not come to light in the task that writes: exceptions, file names.
+        kind, reason, message = _text(kind), _text(reason), _text(message)
         moment = asyncio.get_running_loop().time()
         source = (component, about)
         similar = (*source, kind, reason)
@@ -260,6 +262,10 @@ class Recorder:
         """Tell something about an object. Never waits and never fails; too much of it is dropped."""
         reference = about if isinstance(about, Reference) else Reference.of(about)
         self._broadcaster.record(self._component, reference, kind, reason, message)
+
+
+def _text(value: object) -> str:
+    return str(value).encode(errors="replace").decode()
 
 
 def _remembered(cache: OrderedDict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:

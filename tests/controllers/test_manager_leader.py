@@ -13,9 +13,10 @@ import pytest
 from controllers import Context, LeaderElection, LeadershipLost, Manager, Request
 from controllers.core.types import Lease
 from informer import Fenced, ObjectClient
-from kvstore.api import Client, LeaseKeepAliveResponse
+from kvstore.api import Client, LeaseKeepAliveResponse, Range, RangeResponse
 from kvstore.client.embedded import EmbeddedClient
 from kvstore.errors import Unavailable
+from kvstore.node import Node
 from tests.controllers.kinds import Part, Site
 
 pytestmark = pytest.mark.virtual_time
@@ -225,6 +226,37 @@ async def test_what_is_added_while_it_stands_by_waits_for_the_election(store: Cl
             await b.manager.elected.wait()
             await settle()
             assert sorted(started) == ["anybody", "candidate", "leader"]
+
+
+class SlowToCatchUp(EmbeddedClient):
+    """A store whose answers to a new leader's look at what the last one wrote can be held back."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self.asked = asyncio.Event()
+        self.free = asyncio.Event()
+
+    async def range(self, request: Range) -> RangeResponse:
+        if request.min_mod_revision:
+            self.asked.set()
+            await self.free.wait()
+        return await super().range(request)
+
+
+async def test_controllers_come_and_go_while_a_new_leader_looks_at_what_was_written(store: EmbeddedClient) -> None:
+    slow = SlowToCatchUp(store._node)
+    a = Process(slow, "a")
+    a.manager.add_controller(Part, a.reconcile)
+    async with a.manager:
+        await slow.asked.wait()
+        a.manager.add_controller(Site, a.reconcile, name="late")
+        await a.manager.remove_controller("part")
+        slow.free.set()
+        await a.manager.elected.wait()
+        await a.manager.controller("late").started.wait()
+        await make(store, "one")
+        await settle()
+        assert "one" in a.ran
 
 
 async def test_a_candidate_that_is_stopped_does_not_wait(store: Client) -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from controllers.context import BlockingContext
+from controllers.context import BlockingContext, Context
 from controllers.errors import RunCancelled
 from controllers.manager import Manager
 from controllers.reconcile import Request, Result
@@ -37,6 +37,7 @@ async def test_a_plain_function_runs_in_a_thread_and_its_writes_block(store: Cli
         part = Part(name=request.name, namespace="default")
         ctx.apply(part, owner=found)
         assert ctx.fetch(Part, request.name) is not None
+        assert ctx.get_stored(Site, request) in ctx.stored(Site, request.namespace)
         found.status.ready = len(ctx.list(Part, owner=found))
         ctx.update_status(found)
         return None
@@ -51,6 +52,13 @@ async def test_a_plain_function_runs_in_a_thread_and_its_writes_block(store: Cli
         assert [part.name for part in (await manager.client.list(Part)).items] == ["a", "b"]
     assert threads
     assert threading.get_ident() not in threads
+
+
+def test_a_blocking_context_has_all_that_a_context_has() -> None:
+    def names(cls: type) -> set[str]:
+        return {name for name in vars(cls) if not name.startswith("_")}
+
+    assert names(Context) - names(BlockingContext) == {"request", "undecided", "written"}  # slots; the first it has
 
 
 async def test_a_plain_function_that_fails_is_retried(store: Client) -> None:

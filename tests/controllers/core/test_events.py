@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -65,6 +66,16 @@ async def test_a_repetition_counts(store: Client) -> None:
         assert event.first_timestamp is not None
         assert event.last_timestamp is not None
         assert (event.last_timestamp - event.first_timestamp).total_seconds() == 20
+
+
+async def test_what_is_no_text_is_told_as_text_and_harms_nothing(store: Client) -> None:
+    async with broadcaster(store) as events:
+        recorder = events.recorder("tester")
+        recorder.event(ABOUT, "Warning", "Failed", OSError("no such bucket"))  # type: ignore[arg-type]
+        recorder.event(ABOUT, "Warning", "NotText", os.fsdecode(b"caf\xe9"))
+        recorder.event(ABOUT, "Normal", "After", "It goes on.")
+        messages = {event.reason: event.message for event in await stored(store)}
+        assert messages == {"Failed": "no such bucket", "NotText": "caf?", "After": "It goes on."}
 
 
 async def test_many_similar_ones_are_combined(store: Client) -> None:
