@@ -1,6 +1,6 @@
-"""A process that stands for an office and, while it leads, counts up in a ConfigMap. It tells what happens, in lines.
+"""`python -m tests.controllers.candidate STORE NAME LEASE_SECONDS`: a process that stands for an office.
 
-    python -m tests.controllers.candidate STORE NAME LEASE_SECONDS
+While it leads it counts up in a ConfigMap. It tells what happens, one line each.
 """
 
 from __future__ import annotations
