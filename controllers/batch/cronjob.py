@@ -19,7 +19,7 @@ from controllers.owners import is_controlled_by, set_controller_reference
 from controllers.reconcile import Request, Result
 from informer import patch
 from informer.codecs import SCALARS, format_time
-from informer.errors import AlreadyExists, ApiError
+from informer.errors import AlreadyExists, ApiError, Invalid
 
 WORKERS = 5  # kube-controller-manager's --concurrent-cron-job-syncs
 LATE = 0.1  # seconds after the time that a run is due: kube-controller-manager's, so that it never comes too early
@@ -66,9 +66,15 @@ class CronJobController:
         for job in jobs:
             uid, ended = job.metadata.uid or "", final_condition(job.raw)
             if ended is None:
-                if uid not in active and not _is_due_name(cron, job, status):
-                    message = f"Saw a job that the controller did not create or forgot: {job.name}"
-                    self._event(cron, "Warning", "UnexpectedJob", message)
+                if uid in active:
+                    continue
+                if (time := _unnoted(cron, job, status)) is not None:
+                    # A run that made it ended before it could take note of it.
+                    active[uid] = _reference(job)
+                    status["lastScheduleTime"] = format_time(time)
+                    continue
+                message = f"Saw a job that the controller did not create or forgot: {job.name}"
+                self._event(cron, "Warning", "UnexpectedJob", message)
                 continue
             if active.pop(uid, None) is not None:
                 message = f"Saw completed job: {job.name}, condition: {ended['type']}"
@@ -138,28 +144,18 @@ class CronJobController:
         name, active = job_name(cron, due.time), status.get("active") or []
         if any(each["name"] == name for each in active) or cron.status.last_schedule_time == due.time:
             return after
-        # One that this controller made before it could take note of it does not keep itself from being noted.
-        others = [each for each in active if each["name"] != name]
-        if spec.concurrency_policy == "Forbid" and others:
+        if spec.concurrency_policy == "Forbid" and active:
             message = "Not starting job because prior execution is running and concurrency policy is Forbid"
             self._event(cron, "Normal", "JobAlreadyActive", message)
             return after
         if spec.concurrency_policy == "Replace":
-            for each in others:
+            for each in active:
                 await self._delete(ctx, cron, each["name"], each["uid"])
-                active = [other for other in active if other["uid"] != each["uid"]]
-                _set_active(status, active)
+            active = []
+            _set_active(status, active)
         job = await self._create(ctx, cron, job_of(cron, due.time, zone))
         if job is not None and final_condition(job.raw) is None:
-            reference = {
-                "apiVersion": Job.TYPE.api_version,
-                "kind": Job.TYPE.kind,
-                "name": job.name,
-                "namespace": job.namespace,
-                "uid": job.metadata.uid,
-                "resourceVersion": job.metadata.resource_version,
-            }
-            _set_active(status, [*active, reference])
+            _set_active(status, [*active, _reference(job)])
         if job is not None:
             status["lastScheduleTime"] = format_time(due.time)
         return after
@@ -248,12 +244,27 @@ def template_job(cron: CronJob, name: str) -> Job:
     return job
 
 
-def _is_due_name(cron: CronJob, job: Job, status: Raw) -> bool:
-    """Whether the Job is the one of a time that has yet to be noted: made by a run that ended early."""
-    last, time = status.get("lastScheduleTime"), (job.metadata.annotations or {}).get(SCHEDULED_ANNOTATION)
-    if time is None:
-        return False
-    return (last is None or _time(time) > _time(last)) and job.name == job_name(cron, _time(time))
+def _unnoted(cron: CronJob, job: Job, status: Raw) -> datetime | None:
+    """The time that the Job was made for, if that is later than what the status knows of."""
+    last, text = status.get("lastScheduleTime"), job.metadata.annotations.get(SCHEDULED_ANNOTATION)
+    try:
+        time = _time(text) if text is not None else None
+    except Invalid:
+        return None
+    if time is None or (last is not None and time <= _time(last)) or job.name != job_name(cron, time):
+        return None
+    return time
+
+
+def _reference(job: Job) -> Raw:
+    return {
+        "apiVersion": Job.TYPE.api_version,
+        "kind": Job.TYPE.kind,
+        "name": job.name,
+        "namespace": job.namespace,
+        "uid": job.metadata.uid,
+        "resourceVersion": job.metadata.resource_version,
+    }
 
 
 def _time(text: str) -> datetime:

@@ -147,7 +147,8 @@ class Job(Resource, group="batch", version="v1"):
             default_pod_spec(template["spec"])
         metadata = self.raw["metadata"]
         labels = (template.get("metadata") or {}).get("labels")
-        if labels and not metadata.get("labels"):
+        # Before it gets labels of its own by `_select`: an update must not add these to the Job.
+        if labels and not metadata.get("labels") and CONTROLLER_UID_LABEL not in labels:
             metadata["labels"] = dict(labels)
         if not spec.get("manualSelector") and metadata.get("uid"):
             self._select(metadata["name"], metadata["uid"])

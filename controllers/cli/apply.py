@@ -39,16 +39,35 @@ async def apply(
     return await _write(session, files, recursive, namespace, output, one, "applied")
 
 
-@click.command()
+@click.command(epilog="Examples: `create -f web.yaml`, `create job now --from=cronjob/nightly`.")
+@click.argument("words", nargs=-1, metavar="[job NAME]")
+@click.option("--from", "source", metavar="cronjob/NAME", help="Make the Job of this CronJob's template, at once.")
 @file_options
 @namespace_option
 @click.option("-o", "--output", type=_OUTPUTS, help="Print the names alone.")
 @global_options
 @with_session
 async def create(
-    session: Session, files: Sequence[str], recursive: bool, namespace: str | None, output: str | None
+    session: Session,
+    words: Sequence[str],
+    source: str | None,
+    files: Sequence[str],
+    recursive: bool,
+    namespace: str | None,
+    output: str | None,
 ) -> int:
-    """Create objects from manifests; one that is there already is an error. Checks all of them first, as apply."""
+    """Create objects from manifests; one that is there already is an error. Checks all of them first, as apply.
+
+    `create job NAME --from=cronjob/NAME` needs no manifest.
+    """
+    if words or source:
+        from controllers.cli.create_job import create_job
+
+        if files or not words:
+            raise click.UsageError("create either from manifests, or job NAME --from=cronjob/NAME")
+        name = await create_job(session, words, source, namespace)
+        click.echo(name if output == "name" else f"{name} created")
+        return 0
 
     async def one(obj: Resource) -> tuple[Resource, str]:
         return await session.objects.create(obj), "created"

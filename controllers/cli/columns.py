@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from controllers.cli.durations import age, parse_time
+from controllers.cli.durations import age, human_duration, parse_time
 from informer.selectors import Selector
 
 Raw = Mapping[str, Any]
@@ -77,8 +77,8 @@ def _age(raw: Raw, now: datetime) -> str:
     return age(dig(raw, "metadata", "creationTimestamp"), now)
 
 
-def _containers(raw: Raw) -> tuple[str, str]:
-    found = items(raw, "spec", "template", "spec", "containers")
+def _containers(raw: Raw, *path: str) -> tuple[str, str]:
+    found = items(raw, *(path or ("spec", "template", "spec", "containers")))
     return ",".join(str(c.get("name")) for c in found), ",".join(str(c.get("image")) for c in found)
 
 
@@ -107,6 +107,53 @@ def _replica_set(raw: Raw, now: datetime) -> Sequence[str]:
         names,
         images,
         selector_text(dig(raw, "spec", "selector")),
+    )
+
+
+def _job(raw: Raw, now: datetime) -> Sequence[str]:
+    names, images = _containers(raw)
+    done, wanted = number(raw, "status", "succeeded"), dig(raw, "spec", "completions")
+    parallel = number(raw, "spec", "parallelism")
+    of = str(wanted) if wanted is not None else f"1 of {parallel}" if parallel > 1 else "1"
+    start, end = (parse_time(dig(raw, "status", field)) for field in ("startTime", "completionTime"))
+    return (
+        name_of(raw),
+        job_status(raw),
+        f"{done}/{of}",
+        human_duration(((end or now) - start).total_seconds()) if start is not None else "",
+        _age(raw, now),
+        names,
+        images,
+        selector_text(dig(raw, "spec", "selector")),
+    )
+
+
+def job_status(raw: Raw) -> str:
+    """How far a Job is, in kubectl's word."""
+    for kind in ("Complete", "Failed"):
+        if condition(raw, kind) == "True":
+            return kind
+    if dig(raw, "metadata", "deletionTimestamp"):
+        return "Terminating"
+    known = ("Suspended", "FailureTarget", "SuccessCriteriaMet")
+    return next((kind for kind in known if condition(raw, kind) == "True"), "Running")
+
+
+def _cron_job(raw: Raw, now: datetime) -> Sequence[str]:
+    template = ("spec", "jobTemplate", "spec")
+    names, images = _containers(raw, *template, "template", "spec", "containers")
+    last = dig(raw, "status", "lastScheduleTime")
+    return (
+        name_of(raw),
+        str(dig(raw, "spec", "schedule") or ""),
+        dig(raw, "spec", "timeZone") or NONE,
+        str(bool(dig(raw, "spec", "suspend"))),
+        str(len(items(raw, "status", "active"))),
+        age(last, now) if last else NONE,
+        _age(raw, now),
+        names,
+        images,
+        selector_text(dig(raw, *template, "selector")),
     )
 
 
@@ -312,6 +359,10 @@ _ANY = Columns(("NAME", "AGE"), (), _any)
 _BY_KIND = {
     "deployments.apps": Columns(("NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"), _TEMPLATE, _deployment),
     "replicasets.apps": Columns(("NAME", "DESIRED", "CURRENT", "READY", "AGE"), _TEMPLATE, _replica_set),
+    "jobs.batch": Columns(("NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE"), _TEMPLATE, _job),
+    "cronjobs.batch": Columns(
+        ("NAME", "SCHEDULE", "TIMEZONE", "SUSPEND", "ACTIVE", "LAST SCHEDULE", "AGE"), _TEMPLATE, _cron_job
+    ),
     "pods": Columns(
         ("NAME", "READY", "STATUS", "RESTARTS", "AGE"), ("IP", "NODE", "NOMINATED NODE", "READINESS GATES"), _pod
     ),

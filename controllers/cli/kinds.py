@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import structlog
 
 import controllers.apps.types
-import controllers.core.types  # noqa: F401 - registers the kinds, as the one above
+import controllers.batch.types
+import controllers.core.types  # noqa: F401 - registers the kinds, as those above
 from informer.client import ObjectClient
 from informer.crd import CustomResourceDefinition, resources_from_crd
 from informer.errors import ApiError, UnknownKind
@@ -17,7 +18,7 @@ from informer.resources import SCHEME, Resource, Scheme
 log = structlog.get_logger("controllers.cli")
 
 # kubectl's `all`: what runs, in the order it shows them.
-ALL = ("pods", "services", "deployments.apps", "replicasets.apps")
+ALL = ("pods", "services", "deployments.apps", "replicasets.apps", "cronjobs.batch", "jobs.batch")
 
 
 class Kinds:

@@ -47,6 +47,28 @@ def check_counts(history: Sequence[Revision]) -> None:
             before[uid] = status
 
 
+def check_nothing_is_lost(history: Sequence[Revision]) -> None:
+    """A pod that has succeeded loses its finalizer only when its success is in the status."""
+    tracked: set[str] = set()
+    for revision in history:
+        jobs = {job["metadata"]["uid"]: job for job in revision.of(Job)}
+        for pod in revision.of(Pod):
+            uid, job = pod["metadata"]["uid"], jobs.get(controller(pod))
+            if TRACKING_FINALIZER in pod["metadata"].get("finalizers", ()):
+                tracked.add(uid)
+            elif uid in tracked and pod["status"]["phase"] == "Succeeded" and job is not None:
+                tracked.discard(uid)
+                status = job["status"]
+                if "deletionTimestamp" in job["metadata"] or final_condition(job) is not None:
+                    continue
+                if job["spec"]["completionMode"] == "Indexed":
+                    index = int(pod["metadata"]["annotations"][INDEX_ANNOTATION])
+                    assert index in parse_indexes(status.get("completedIndexes", ""), index + 1)
+                else:
+                    uncounted = status["uncountedTerminatedPods"]
+                    assert uid in (*uncounted.get("succeeded", ()), *uncounted.get("failed", ())), revision.number
+
+
 def check_indexes(history: Sequence[Revision]) -> None:
     """Each index succeeds once, and stays succeeded."""
     succeeded: dict[tuple[str, str], set[str]] = defaultdict(set)

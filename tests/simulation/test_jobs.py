@@ -147,6 +147,7 @@ async def all_ended(it: Cluster) -> bool:
 
 def check(revisions: list[Revision]) -> None:
     invariants.check_counts(revisions)
+    invariants.check_nothing_is_lost(revisions)
     invariants.check_indexes(revisions)
     invariants.check_active(revisions)
     invariants.check_ends(revisions)
