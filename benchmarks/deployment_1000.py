@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.table import Row, show
+from benchmarks.table import Row, quiet, show
 from controllers import Manager
 from controllers.apps.types import Deployment
 from controllers.builtin import add_workloads
@@ -119,6 +119,7 @@ def main(replicas: int = REPLICAS) -> None:
 
 
 if __name__ == "__main__":
+    quiet()
     if "--round" in sys.argv:
         print(msgspec.json.encode(one_round(int(sys.argv[1]))).decode())
     else:
