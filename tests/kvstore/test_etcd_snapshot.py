@@ -103,7 +103,7 @@ async def test_etcd_goes_on_from_our_snapshot(node: Node, endpoint: str, tmp_pat
         code, out = await run(tool, "snapshot", "status", saved, "-w", "json")
         assert (code, json.loads(out)) == (0, shown)
         code, out = await run(tool, "snapshot", "status", saved, "-w", "table")
-        assert (code, f"| {found.hash:8x} | {node.revision:8} |" in out) == (0, True)
+        assert (code, f"| {found.hash:x} | {node.revision:8} |" in out) == (0, True)
     assert (await run(ETCDCTL, "snapshot", "restore", saved, "--data-dir", restored))[0] == 0
     with running_etcd(tmp_path, restored=restored) as address:
         async with RemoteClient([address]) as etcd:
