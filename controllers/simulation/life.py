@@ -51,6 +51,7 @@ RESTART = (0.1, 5.0)  # seconds until a process that died is started again
 SILENT = (5.0, 30.0)  # seconds for which a leader's renewals do not get through
 LOOK = 5.0  # seconds between looks at whether the end is reached
 KILL_ROUNDS, KILL_PATIENCE = 20, 1.0
+DIFFERENCE = 60  # lines of one that are told
 WRITES, RUNS = 1_000, 2_000  # of one life; more are a loop without end
 
 T = TypeVar("T")
@@ -541,4 +542,6 @@ def _changes(before: Revision, revision: Revision) -> str:
 
 def _difference(expected: Any, found: Any) -> str:
     wanted, there = (json.dumps(each, indent=1, sort_keys=True, default=str).splitlines() for each in (expected, found))
-    return "\n".join(difflib.unified_diff(wanted, there, "without faults", "with faults", lineterm="", n=2))
+    lines = [*difflib.unified_diff(wanted, there, "without faults", "with faults", lineterm="", n=2)]
+    more = len(lines) - DIFFERENCE
+    return "\n".join([*lines[:DIFFERENCE], *([f"... {more} more lines"] if more > 0 else [])])

@@ -32,7 +32,7 @@ def test_a_mistake_is_caught(name: str) -> None:
     for seed in range(TRIES):
         failure = failed(scenario, seed)
         if failure is not None and re.search(why, failure.why):
-            assert len(str(failure).splitlines()) < 200
+            assert len(str(failure).splitlines()) < 100
             assert str(failure).endswith(f"again: simulate({scenario.__name__}, seed={seed})")
             return
     pytest.fail(f"{name} was not caught in {TRIES} lives")
@@ -56,6 +56,12 @@ def test_a_life_can_be_lived_again_to_the_letter() -> None:
     ]
     assert told[0] == told[1]
     assert told[0].count(b"\n") > 50
+
+
+def test_many_lives_in_processes() -> None:
+    command = [sys.executable, "-m", "tests.simulation", "parts", "--seeds", "3", "--processes", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=50)
+    assert "3 lives of parts" in done.stdout
 
 
 def test_other_seeds_are_other_lives() -> None:
