@@ -206,6 +206,10 @@ class Silent:
         await self._answer()
         return await self._client.range(request)
 
+    async def status(self) -> api.StatusResponse:
+        await self._answer()
+        return await self._client.status()
+
     def watch(self, key: bytes, range_end: bytes = b"", **options: Any) -> SilentWatch:
         return SilentWatch(self, self._client.watch(key, range_end, **options))
 
@@ -265,6 +269,37 @@ async def test_a_silent_peer_is_found_on_every_call(client: EmbeddedClient) -> N
     with pytest.raises(Unreachable, match=r"no answer to a watch within 0\.02 s"):
         async with source.watch("1"):
             raise AssertionError("it was opened")
+
+
+class Shy(Silent):
+    """As an etcd from 3.5.8 on: no progress on a watch whose start is still to come."""
+
+    def watch(self, key: bytes, range_end: bytes = b"", **options: Any) -> ShyWatch:
+        return ShyWatch(self, self._client.watch(key, range_end, **options), options["start_revision"])
+
+
+class ShyWatch(SilentWatch):
+    def __init__(self, client: Silent, inner: api.Watch, start: int) -> None:
+        super().__init__(client, inner)
+        self._start = start
+
+    async def request_progress(self) -> None:
+        if (await self._client.status()).header.revision >= self._start:
+            await super().request_progress()
+
+
+async def test_a_store_in_which_nothing_happens_is_not_taken_for_dead(client: EmbeddedClient) -> None:
+    head = await fill(client, "a/1")
+    shy = Shy(client)
+    store: api.Client = shy
+    source = StoreListWatch(store, PREFIX, quiet_after=0.01, answer_within=0.02)
+    async with asyncio.timeout(10), source.watch(str(head)) as batches:
+        assert [await anext(batches) for _ in range(3)] == [[]] * 3
+        await client.put(b"/elsewhere", b"1")
+        assert await anext(batches) == [Bookmark(str(head + 1))]
+        shy.silent = True
+        with pytest.raises(Unreachable, match=r"nothing heard on a watch"):
+            await anext(batches)
 
 
 async def test_a_refusal_is_neither_unreachable_nor_expired(client: EmbeddedClient) -> None:
