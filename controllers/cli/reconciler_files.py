@@ -30,25 +30,26 @@ def load_managers(files: Sequence[Path]) -> list[Manager]:
 def _load(file: Path) -> dict[str, object]:
     if not file.is_file():
         raise CliError(f"{file}: no such file")
-    name = file.stem
-    if name in sys.modules and getattr(sys.modules[name], "__file__", None) != str(file.resolve()):
+    path, name = file.resolve(), file.stem
+    if name in sys.modules:
+        if getattr(sys.modules[name], "__file__", None) == str(path):
+            return vars(sys.modules[name])  # another file has imported it
         # It would take the place of a module that somebody else imports by this name.
         name = f"__reconcilers_{name}__"
-    spec = importlib.util.spec_from_file_location(name, file.resolve())
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise CliError(f"{file}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    sys.path.insert(0, str(file.resolve().parent))
+    if str(path.parent) not in sys.path:  # for good: a reconciler may import what it needs when it runs
+        sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        own = error.filename in (None, str(file.resolve()))
+        own = error.filename in (None, str(path))
         raise CliError(f"{file if own else error.filename}:{error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
         raise CliError(f"{_where(file, error)}: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(file.resolve().parent))
     return vars(module)
 
 

@@ -25,7 +25,7 @@ async def run_and_reload(arguments: Sequence[str], files: Sequence[Path]) -> Non
     """Run `listwatch ARGUMENTS` in a process, and again whenever a Python file of the files' directories changes.
 
     A process that ends by itself, say from a mistake in a file, is started again at the next change. Cancelling it
-    stops the process.
+    stops the process, twice without waiting for what is in progress there, three times at once.
     """
     roots = sorted({file.resolve().parent for file in files})
     seen = look(roots)
@@ -33,7 +33,13 @@ async def run_and_reload(arguments: Sequence[str], files: Sequence[Path]) -> Non
     try:
         while True:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", "from controllers.cli import main; main()", *arguments
+                sys.executable,
+                "-c",
+                "from controllers.cli import main; main()",
+                *arguments,
+                # A group of its own: a terminal's Ctrl-C would be its first signal, and ours the second, which it takes
+                # for impatience.
+                process_group=0,
             )
             ended = asyncio.create_task(process.wait())
             try:
@@ -49,8 +55,12 @@ async def run_and_reload(arguments: Sequence[str], files: Sequence[Path]) -> Non
             log.info("reloading", changed=changed[:5])
             seen = now
     finally:
-        if process is not None:
-            await stop(process)
+        if process is not None and process.returncode is None:
+            try:
+                await stop(process)
+            except asyncio.CancelledError:
+                process.kill()
+                raise
 
 
 def look(roots: Sequence[Path]) -> Snapshot:

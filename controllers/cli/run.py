@@ -142,7 +142,7 @@ async def _reload(files: Sequence[Path], settings: Settings) -> None:
     main = asyncio.current_task()
     assert main is not None
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, main.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await run_and_reload(arguments, files)
@@ -177,7 +177,12 @@ async def _run(settings: Settings, plan: _Plan, address: str | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     try:
-        opened = open_store(settings.store, serve=address is not None, local=address or LOCAL_SERVER)
+        opened = open_store(
+            settings.store or plan.settings.store or None,
+            serve=address is not None,
+            local=address or LOCAL_SERVER,
+            connect_timeout=plan.settings.connect_timeout,
+        )
         async with opened as client, contextlib.AsyncExitStack() as stack:
             managers, builtin = plan.prepare(client)
             await _serve_http(managers, plan.settings, stack)

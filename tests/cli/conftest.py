@@ -93,6 +93,7 @@ class Background:
             text=True,
             env=environment(home) | {"PYTHONUNBUFFERED": "1"} | variables,
             cwd=home,
+            start_new_session=True,
         )
         self.seen: list[str] = []
 
@@ -106,8 +107,8 @@ class Background:
         raise AssertionError(f"ended without a line like {pattern!r}: {self.seen}")
 
     def interrupt(self, timeout: float = 5) -> int:
-        """Ctrl-C, and the exit code."""
-        self.process.send_signal(signal.SIGINT)
+        """Ctrl-C, which a terminal sends to all that were started from there; and the exit code."""
+        os.killpg(self.process.pid, signal.SIGINT)
         assert self.process.stdout is not None
         self.seen += self.process.stdout.read().splitlines()
         return self.process.wait(timeout)

@@ -327,12 +327,74 @@ def test_run_runs_anybodys_reconcilers_and_reloads_them(background: Start, proce
     assert process("--store", tmp_path / "data", "get", "greetings").code == 0  # nobody has it open any more
 
 
+SLOW = """
+import asyncio
+
+from controllers import Manager
+from informer import Resource
+
+
+class Greeting(Resource, group="example.com", version="v1"):
+    class Spec:
+        who: str
+
+
+manager = Manager()
+
+
+@manager.reconciler(Greeting)
+async def reconcile(ctx, request):
+    from words import WORD  # not before it is needed
+
+    ctx.log.info("begun")
+    await asyncio.sleep(1)
+    ctx.log.info(WORD)
+"""
+
+
+def test_an_interrupt_lets_the_runs_of_a_reloading_process_end(background: Start, process: Cli, tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "words.py").write_text("WORD = 'done'\n")
+    serve = ("--listen-client-urls", f"http://127.0.0.1:{port}", "--http", "")
+    running = background("run", "slow.py", "--store", tmp_path / "data", *serve, "--reload", "--no-workloads")
+    running.line("event=running")
+    assert process("--store", f"etcd://127.0.0.1:{port}", "apply", "-f", "-", stdin=GREETING).code == 0
+    running.line("event=begun")
+    assert running.interrupt(timeout=10) == 0
+    assert any("event=done" in line for line in running.seen), running.seen
+
+
+def test_run_goes_by_the_store_of_its_settings(background: Start, process: Cli, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(f"store: {tmp_path}/mine\nconnect_timeout: 0.3\n")
+    running = background("run", "--config", "s.yaml", "--listen-client-urls", "", "--http", "")
+    running.line(f"event=store_opened directory={tmp_path}/mine")
+    running.line("event=running")
+    assert running.interrupt(timeout=8) == 0
+    nobody = f"etcd://127.0.0.1:{free_port()}"
+    done = process("run", "--config", "s.yaml", "--store", nobody)  # which wins over the file
+    assert (done.code, done.err.startswith(f"error: store {nobody}: "), " times in 0." in done.err) == (1, True, True)
+
+
+def test_a_file_that_another_one_imports_is_run_once(background: Start, tmp_path: Path) -> None:
+    (tmp_path / "greet.py").write_text(RECONCILER.replace("manager = Manager()", 'manager = Manager()\nprint("ran")'))
+    (tmp_path / "more.py").write_text(
+        "from controllers import Manager\nfrom greet import Greeting, reconcile\n"
+        "other = Manager()\nother.add_controller(Greeting, reconcile, name='other')\n"
+    )
+    running = background("run", "more.py", "greet.py", "--store", tmp_path / "data", "--no-workloads",
+                         "--listen-client-urls", "", "--http", "")  # fmt: skip
+    running.line("event=running controllers=.*greeting.*other")
+    assert running.seen.count("ran") == 1
+    assert running.interrupt(timeout=8) == 0
+
+
 def test_run_brings_the_built_in_controllers_with_an_embedded_store(
     background: Start, process: Cli, tmp_path: Path
 ) -> None:
     (tmp_path / "greet.py").write_text(RECONCILER)
     running = background("run", "greet.py", "--store", tmp_path / "data", "--listen-client-urls", "")
-    assert "'deployment', 'greeting', 'replicaset'" in running.line("event=running.*").string
+    running.line("event=running controllers=.*'deployment'.*'greeting'.*'replicaset'")
     assert running.interrupt(timeout=8) == 0
 
 
