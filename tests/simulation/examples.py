@@ -73,6 +73,7 @@ class Backups(Scenario):
 
     kind = example("backup").Backup
     pauses = (0.0, 0.5, 20.0, 100.0, 200.0)
+    runs = 20  # a copy that fails is tried again and again at first
     # Who takes finalizers off by force leaves copies behind: that is what they are for.
     operations: ClassVar = {name: each for name, each in Scenario.operations.items() if name != "force"}
 
