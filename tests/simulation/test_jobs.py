@@ -112,8 +112,10 @@ async def live(store: Client, seed: int, *, actions: Sequence[str], rate: float,
     lives = steps = 0
     while True:
         last = steps >= STEPS
-        client = CrashingClient(store, random.Random(seed * 1000 + lives), 0 if last else rate, 0 if last else crashes)
-        async with cluster(store, client=client, seed=seed, **options) as it:
+        # Of its own for each process: uids are drawn from it, and two pods must never have the same.
+        own = seed * 1000 + lives
+        client = CrashingClient(store, random.Random(own), 0 if last else rate, 0 if last else crashes)
+        async with cluster(store, client=client, seed=own, **options) as it:
             if not lives:
                 await it.client.create(the_job(seed))
                 policy = ("Allow", "Forbid", "Replace")[seed % 3]
