@@ -124,7 +124,9 @@ class Endpoints:
             "/metrics": self._answer_metrics,
             "/statistics": self._answer_statistics,
             "/healthz": self._answer_health,
+            "/healthz/": self._answer_health,
             "/readyz": self._answer_health,
+            "/readyz/": self._answer_health,
             "/healthz/{check:.+}": self._answer_check,
             "/readyz/{check:.+}": self._answer_check,
         }.items():

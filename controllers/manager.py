@@ -50,6 +50,7 @@ from kvstore.errors import DataDirError, KvError
 
 # What a cancelled task has to end. Only a reconciler's thread can take longer; it is then left behind.
 CANCEL_TIMEOUT = 5.0
+EVENTS_TIMEOUT = 1.0  # for the last Events to be written at the stop: nobody waits for more than their loss is worth
 
 if TYPE_CHECKING:
     from controllers.endpoints import Endpoints
@@ -742,6 +743,10 @@ class Manager:
             if not await _end(tasks, patience) and patience:
                 active = {name: [r.key for r in c.active] for name, c in self._controllers.items() if c.active}
                 log.warning("stop_timed_out", seconds=self._settings.stop_timeout, active=active)
+            if self._recording is not None and not self._recording.done():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(EVENTS_TIMEOUT):
+                        await self.events.flush()
         finally:
             await _cancel(tasks)
             if self._recording is not None:

@@ -113,6 +113,8 @@ class EventBroadcaster:
         self._burst, self._rate = burst, rate
         self._buckets: dict[str, _Bucket] = {}
         self._wakeup = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
         # name of an Event -> its JSON, to be written; a later state takes the place of an earlier one.
         self._pending: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self._events: OrderedDict[tuple[object, ...], Any] = OrderedDict()
@@ -209,6 +211,7 @@ class EventBroadcaster:
             self._dropped += 1
             return
         self._pending[key] = raw
+        self._idle.clear()
         self._wakeup.set()
 
     # ---- writing ---------------------------------------------------------------------------------------------------
@@ -222,6 +225,11 @@ class EventBroadcaster:
                 count = min(CONCURRENT_WRITES, len(self._pending))
                 batch = [self._pending.popitem(last=False) for _ in range(count)]
                 await asyncio.gather(*(self._write(namespace, name, raw) for (namespace, name), raw in batch))
+            self._idle.set()
+
+    async def flush(self) -> None:
+        """Wait until all that was recorded is written, or given up. Needs `run`; sets no limit in time."""
+        await self._idle.wait()
 
     async def _write(self, namespace: str, name: str, raw: Any) -> None:
         # Straight to the store: an Event has one writer, its repetitions replace it, and the lease ends it.

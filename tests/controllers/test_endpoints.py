@@ -232,6 +232,7 @@ async def test_health_is_told_as_controller_runtime_tells_it(
                 )
             assert await ask("/healthz/mirror") == (500, "internal server error: the mirror is gone\n")
             assert await ask("/healthz/ping") == (200, "ok")
+            assert (await ask("/healthz/"))[0] == 500  # controller-runtime serves both spellings
             assert await ask("/healthz/none") == (404, "404 page not found\n")
             assert await ask("/healthz?exclude=mirror") == (200, "ok")
             assert await ask("/healthz?exclude=mirror&exclude=z&verbose=1") == (

@@ -15,16 +15,18 @@ import pytest
 import structlog
 
 from controllers.context import Context
+from controllers.core.types import Event
 from controllers.errors import ManagerError, SyncTimeout, UndeclaredKind
 from controllers.handlers import own_key
 from controllers.manager import Manager
 from controllers.predicates import generation_changed
 from controllers.reconcile import Request
 from controllers.workqueue import WorkQueue
+from informer.client import ObjectClient
 from informer.crd import CustomResourceDefinition
 from informer.errors import Invalid
 from informer.transforms import drop_managed_fields
-from kvstore.api import Client
+from kvstore.api import Client, LeaseGrantResponse
 from kvstore.client.embedded import EmbeddedClient
 from tests.controllers.kinds import Part, Rack, Site
 
@@ -65,6 +67,34 @@ async def test_a_stop_lets_the_run_in_progress_end_and_takes_no_more_keys(store:
         assert began == ended == [Request("default", "a")]
         assert asyncio.get_running_loop().time() == pytest.approx(20, abs=0.5)
     assert await store.get(Part.TYPE.key("default", "a")) is not None
+
+
+class Distant(EmbeddedClient):
+    """A store that is not in this process: an answer takes a while."""
+
+    async def lease_grant(self, ttl: int, lease_id: int = 0) -> LeaseGrantResponse:
+        await asyncio.sleep(0.02)
+        return await super().lease_grant(ttl, lease_id)
+
+
+@virtual_time
+async def test_what_the_last_run_tells_is_written(store: EmbeddedClient) -> None:
+    manager = Manager(client=Distant(store._node))
+    running, may_end = asyncio.Event(), asyncio.Event()
+
+    @manager.reconciler(Site)
+    async def reconcile(ctx: Context, request: Request) -> None:
+        running.set()
+        await may_end.wait()
+        found = ctx.get(Site, request)
+        assert found is not None
+        ctx.event(found, "Normal", "Built", "It stands.")
+
+    async with manager:
+        await manager.client.create(site("a"))
+        await running.wait()
+        asyncio.get_running_loop().call_later(0.05, may_end.set)
+    assert [event.reason for event in (await ObjectClient(store).list(Event)).items] == ["Built"]
 
 
 @virtual_time
