@@ -150,6 +150,7 @@ class BackupController:
             taken = await self.take_if_due(ctx, backup, copies)
         except (sqlite3.Error, OSError) as error:
             ctx.event(backup, "Warning", "BackupFailed", str(error))
+            await self.retain(ctx, backup, copies)  # fewer may be wished all the same
             await self.tell(ctx, backup, copies, "CopyFailed", str(error))
             raise
         if taken:

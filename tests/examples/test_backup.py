@@ -137,6 +137,20 @@ async def test_a_failure_is_told_and_tried_again(store: EmbeddedClient, tmp_path
 
 
 @virtual_time
+async def test_fewer_copies_are_kept_though_no_new_one_can_be_made(store: EmbeddedClient, tmp_path: Path) -> None:
+    database, copies = make_database(tmp_path / "shop.sqlite"), tmp_path / "copies"
+    async with running(store, copies) as client:
+        await make(client, database)
+        await asyncio.sleep(2 * 3600 + 10)
+        assert len(files(copies)) == 3
+        database.unlink()
+        await asyncio.sleep(3600)
+        await client.patch(backup.Backup, "shop", {"spec": {"keep": 1}}, "default")
+        await asyncio.sleep(1)
+        assert [path.name[9:13] for path in files(copies)] == ["0200"]
+
+
+@virtual_time
 async def test_a_wish_that_cannot_be_is_refused(store: EmbeddedClient, tmp_path: Path) -> None:
     async with running(store, tmp_path / "copies") as client:
         with pytest.raises(Invalid, match="keep"):
