@@ -35,6 +35,7 @@ from kvstore.histogram import Durations, Histogram
 
 SYNC_TIMEOUT = 120.0  # controller-runtime's CacheSyncTimeout
 CATCH_UP_TIMEOUT = 5.0  # how long a key waits for the caches to show what its last run wrote
+UNSEEN = 64  # so many keys may be waiting for the caches before those that no longer do are looked for
 # A worker whose runs never wait for anything gives way to other tasks after this many runs or seconds.
 RUNS_BETWEEN_YIELDS = 64
 SECONDS_BETWEEN_YIELDS = 0.005
@@ -141,6 +142,7 @@ class Controller:
         self._runs = 0
         # Keys whose last run wrote something that the caches had not shown when it ended: kind -> revision.
         self._unseen: dict[Request, dict[ResourceType, str]] = {}
+        self._unseen_limit = UNSEEN
         # Keys whose last run made a write of which it is not known whether it took place, and to which kinds.
         self._undecided: dict[Request, set[ResourceType]] = {}
         self._active: dict[Request, None] = {}
@@ -318,6 +320,10 @@ class Controller:
     def _remember(self, request: Request, written: Mapping[ResourceType, str]) -> None:
         if unseen := self._not_seen(written):
             self._unseen[request] = unseen
+            if len(self._unseen) > self._unseen_limit:
+                # A key whose object is gone may never run again: predicates can leave deletions out.
+                self._unseen = {key: each for key, each in self._unseen.items() if self._not_seen(each)}
+                self._unseen_limit = 2 * len(self._unseen) + UNSEEN
 
     def _not_seen(self, written: Mapping[ResourceType, str]) -> dict[ResourceType, str]:
         # A kind that this controller does not watch has nothing to wait for.

@@ -22,6 +22,7 @@ from controllers.manager import Manager
 from controllers.predicates import generation_changed
 from controllers.reconcile import Request
 from controllers.workqueue import WorkQueue
+from informer.cache import Stored
 from informer.client import ObjectClient
 from informer.crd import CustomResourceDefinition
 from informer.errors import Invalid
@@ -67,6 +68,28 @@ async def test_a_stop_lets_the_run_in_progress_end_and_takes_no_more_keys(store:
         assert began == ended == [Request("default", "a")]
         assert asyncio.get_running_loop().time() == pytest.approx(20, abs=0.5)
     assert await store.get(Part.TYPE.key("default", "a")) is not None
+
+
+@virtual_time
+async def test_keys_that_never_run_again_are_not_remembered(store: Client) -> None:
+    manager = Manager(client=store)
+
+    def while_there(old: Stored | None, new: Stored | None) -> bool:
+        return new is not None and generation_changed(old, new)
+
+    @manager.reconciler(Site, predicates={Site: while_there})
+    async def reconcile(ctx: Context, request: Request) -> None:
+        found = ctx.get(Site, request)
+        assert found is not None
+        found.status.ready = 1
+        await ctx.update_status(found)
+
+    async with manager:
+        for n in range(400):
+            await manager.client.create(site(f"s{n}"))
+            await asyncio.sleep(0.1)
+            await manager.client.delete(Site, f"s{n}", "default")
+        assert len(manager.controller("site")._unseen) <= 100
 
 
 class Distant(EmbeddedClient):
