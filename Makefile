@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= 2
 SEED   ?= 1
 
-.PHONY: demo test lint bench differential robustness memory traces faults cluster soak comparison setup proto clean help
+.PHONY: demo test lint bench differential robustness memory simulate traces faults cluster soak comparison setup proto clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -36,6 +36,9 @@ robustness: $(READY) ## 1,000 kills of a server under load, and everything it an
 
 memory: $(READY) ## 1,000,000 events pass 1,000 watches that nobody reads
 	@$(BIN)/python -m tests.robustness.memory
+
+simulate: $(READY) ## 5,000 lives of each simulated reconciler: faults, crashes, two leaders, on virtual time
+	@$(BIN)/python -m tests.simulation --seeds 5000 --processes $(JOBS)
 
 traces: $(READY) ## 5,000 lives of informers on virtual time, each to its end in the truth
 	@$(BIN)/python -m tests.informer.trace --seeds 5000 --seed $(SEED)
