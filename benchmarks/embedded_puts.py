@@ -19,6 +19,7 @@ from benchmarks.table import Row, show
 from kvstore.api import Put
 from kvstore.backend import Commit
 from kvstore.node import Node
+from kvstore.revision import to_keys
 
 PUTS = 30_000
 IN_FLIGHT = 64
@@ -33,7 +34,7 @@ async def store_puts(directory: Path) -> tuple[float, list[list[tuple[bytes, byt
         commit = node._backend.commit
 
         def noted(batch: Commit) -> None:
-            batches.append(batch.records)
+            batches.append([*zip(to_keys(batch.revisions), batch.records, strict=True)])
             commit(batch)
 
         node._backend.commit = noted  # type: ignore[method-assign]
