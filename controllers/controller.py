@@ -35,6 +35,7 @@ from kvstore.histogram import Durations, Histogram
 
 SYNC_TIMEOUT = 120.0  # controller-runtime's CacheSyncTimeout
 CATCH_UP_TIMEOUT = 5.0  # how long a key waits for the caches to show what its last run wrote
+THREAD_TIMEOUT = 2.0  # seconds that the thread of a run that was given up at the stop has to return
 UNSEEN = 64  # so many keys may be waiting for the caches before those that no longer do are looked for
 # A worker whose runs never wait for anything gives way to other tasks after this many runs or seconds.
 RUNS_BETWEEN_YIELDS = 64
@@ -386,9 +387,9 @@ class Controller:
             result, error = await asyncio.shield(ended)
         except asyncio.CancelledError:
             # A thread cannot be stopped. Whatever it asks for from now on fails, and the key stays taken until it
-            # has returned: two runs of one key must never overlap. A second cancellation leaves it behind.
+            # has returned: two runs of one key must never overlap. At the stop none can follow: it is left behind.
             blocking.give_up()
-            await asyncio.wait([ended])
+            await asyncio.wait([ended], timeout=THREAD_TIMEOUT if self._stopping else None)
             raise
         if error is not None:
             raise error

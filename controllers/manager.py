@@ -48,7 +48,7 @@ from kvstore.api import Client
 from kvstore.client.fenced import FencedClient
 from kvstore.errors import DataDirError, KvError
 
-# What a cancelled task has to end. Only a reconciler's thread can take longer; it is then left behind.
+# What a cancelled task has to end. Only one that keeps its cancellation to itself takes longer; it is left behind.
 CANCEL_TIMEOUT = 5.0
 EVENTS_TIMEOUT = 1.0  # for the last Events to be written at the stop: nobody waits for more than their loss is worth
 
@@ -823,7 +823,7 @@ async def _end(tasks: set[asyncio.Task[None]], timeout: float) -> bool:
 
 async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
     """Cancel what is left of the tasks, within bounds."""
-    for _ in range(2):  # a second cancellation leaves a reconciler's thread behind
+    for _ in range(2):  # a runnable may have taken the first one for something else
         for task in tasks:
             task.cancel()
         if await _end(tasks, CANCEL_TIMEOUT):

@@ -7,6 +7,8 @@ import sys
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from controllers.context import BlockingContext, Context
 from controllers.errors import RunCancelled
 from controllers.manager import Manager
@@ -105,3 +107,25 @@ async def test_a_thread_that_overruns_its_timeout_keeps_its_key_and_can_do_nothi
         assert (await manager.client.list(Part)).items == []
     assert isinstance(outcome[0], RunCancelled)
     assert outcome[1:] == ["ran again"]
+
+
+async def test_a_thread_that_does_not_return_is_left_behind_at_the_stop(
+    store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controllers.controller.THREAD_TIMEOUT", 0.1)
+    manager, release = Manager(client=store, stop_timeout=0), threading.Event()
+
+    @manager.reconciler(Site)
+    def reconcile(ctx: BlockingContext, request: Request) -> None:
+        release.wait(30)
+
+    loop, before = asyncio.get_running_loop(), asyncio.all_tasks()
+    try:
+        async with manager:
+            await manager.client.create(site("a"))
+            await until(lambda: manager.controller("site").active == [Request("default", "a")])
+            began = loop.time()
+        assert loop.time() - began < 2
+        assert asyncio.all_tasks() == before
+    finally:
+        release.set()
