@@ -49,12 +49,12 @@ def _load(file: Path) -> dict[str, object]:
         own = error.filename in (None, str(path))
         raise CliError(f"{file if own else error.filename}:{error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
-        raise CliError(f"{_where(file, error)}: {type(error).__name__}: {error}") from error
+        raise CliError(f"{where([file], error) or file}: {type(error).__name__}: {error}") from error
     return vars(module)
 
 
-def _where(file: Path, error: BaseException) -> str:
-    """The last line of the user's own file that led to the error."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == str(file.resolve())]
-    return f"{file}:{own[-1].lineno}" if own else str(file)
+def where(files: Sequence[Path], error: BaseException) -> str | None:
+    """The last line of the user's own files that led to the error, as FILE:LINE; None if none did."""
+    paths = {str(file.resolve()): file for file in files}
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in paths]
+    return f"{paths[own[-1].filename]}:{own[-1].lineno}" if own else None

@@ -16,9 +16,10 @@ import msgspec
 import structlog
 
 from controllers.builtin import add_workloads
+from controllers.cli.errors import CliError
 from controllers.cli.logs import FORMATS, LEVELS, LogFormat, configure_logs
 from controllers.cli.options import KubectlCommand, Settings, global_options
-from controllers.cli.reconciler_files import load_managers
+from controllers.cli.reconciler_files import load_managers, where
 from controllers.cli.reload import run_and_reload
 from controllers.core.types import Event
 from controllers.errors import EndpointError
@@ -104,7 +105,12 @@ def run(
     numbers = ManagerSettings.load(config)
     numbers = msgspec.structs.replace(numbers, http=(numbers.http or DEFAULT_HTTP) if http is None else http)
     plan = _Plan(load_managers(files), nodes, workloads, leader_elect, numbers)
-    asyncio.run(_run(settings, plan, address))
+    try:
+        asyncio.run(_run(settings, plan, address))
+    except Exception as error:
+        if (place := where(files, error)) is None:
+            raise
+        raise CliError(f"{place}: {type(error).__name__}: {error}") from error
 
 
 class _Plan(NamedTuple):

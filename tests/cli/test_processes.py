@@ -419,6 +419,16 @@ def test_a_file_that_cannot_be_run_is_one_line(process: Cli, tmp_path: Path, tex
     assert (done.code, done.out, done.err) == (1, "", told.format(file="file.py"))
 
 
+def test_what_ends_a_manager_of_a_file_is_told_with_its_line(process: Cli, tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text(
+        "from controllers import Manager\nmanager = Manager()\n"
+        "async def work():\n    raise RuntimeError('no more')\nmanager.add_runnable(work)\n"
+    )
+    options = ("--no-workloads", "--listen-client-urls", "", "--http", "")
+    done = process("run", "ends.py", "--store", tmp_path / "data", *options)
+    assert (done.code, done.err.splitlines()[-1]) == (1, "error: ends.py:4: RuntimeError: no more")
+
+
 def test_two_that_run_on_one_etcd_take_turns(background: Start, tmp_path: Path) -> None:
     with running_etcd(tmp_path) as address:
         first = background("run", "--store", f"etcd://{address}", "--nodes", "1")
