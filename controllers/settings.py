@@ -32,6 +32,7 @@ from informer.shared import QUEUE_LIMIT
 
 PREFIX = "LISTWATCH_"
 CONFIG_VARIABLE = "LISTWATCH_CONFIG"
+OTHER_VARIABLES = {CONFIG_VARIABLE, "LISTWATCH_COMPLETION_TIMEOUT"}
 FILE_LIMIT = 1024 * 1024  # bytes; a file of settings has a few hundred
 
 log = structlog.get_logger("controllers")
@@ -176,7 +177,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         names = {PREFIX + name.upper(): name for name in cls.__struct_fields__}
         given |= {name: (environ[key], key) for key, name in names.items() if environ.get(key)}
         if unknown := sorted(
-            key for key in environ if key.startswith(PREFIX) and key != CONFIG_VARIABLE and key not in names
+            key for key in environ if key.startswith(PREFIX) and key not in OTHER_VARIABLES and key not in names
         ):
             log.warning("settings_unknown", variables=unknown, hint=_hint(unknown[0], names).removeprefix(", "))
         given |= {name: (value, "argument") for name, value in arguments.items() if value is not None}

@@ -90,6 +90,7 @@ def test_values_that_do_not_go_together_tell_where_they_are_from() -> None:
 
 def test_variables_that_are_no_setting_are_one_warning() -> None:
     environ = {"LISTWATCH_WORKER": "3", "LISTWATCH_ZZZ": "", "LISTWATCH_STORE": "data", "OTHER": "x"}
+    environ["LISTWATCH_COMPLETION_TIMEOUT"] = "3"  # the shell completion's
     with structlog.testing.capture_logs() as logs:
         found = Settings.load(environ=environ)
     assert (found.workers, found.store) == (1, "data")
