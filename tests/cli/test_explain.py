@@ -70,7 +70,7 @@ def test_every_built_in_kind_can_be_explained(cli: Cli) -> None:
         assert (shown.code, shown.err) == (0, ""), line
 
 
-class Website(Resource, group="example.com", version="v1", scheme=Scheme()):
+class Gadget(Resource, group="example.com", version="v1", scheme=Scheme()):
     """A site."""
 
     class Spec:
@@ -83,7 +83,7 @@ def defined(store: Path) -> None:
     async def body() -> None:
         async with open_store(str(store)) as client:
             objects = ObjectClient(client)
-            definition = crd_for(Website)
+            definition = crd_for(Gadget)
             schema = definition.raw["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
             spec = schema["properties"]["spec"]
             spec["description"] = "What is served. No `rules`: everything."
@@ -91,8 +91,8 @@ def defined(store: Path) -> None:
             spec["properties"]["sizes"]["items"] |= {"minimum": 0, "exclusiveMinimum": True}
             await objects.create(definition)
             for name in ("blog", "shop"):
-                await objects.create(Website(name=name, spec={"image": "a"}))
-            await objects.create(Website(name="far", namespace="other", spec={"image": "a"}))
+                await objects.create(Gadget(name=name, spec={"image": "a"}))
+            await objects.create(Gadget(name="far", namespace="other", spec={"image": "a"}))
             await objects.create(ConfigMap(name="settings", namespace="third"))
 
     asyncio.run(body())
@@ -100,15 +100,15 @@ def defined(store: Path) -> None:
 
 def test_a_defined_kind_is_explained_from_its_schema(cli: Cli, tmp_path: Path) -> None:
     defined(tmp_path / "store")
-    lines = cli("explain", "websites.example.com.spec").lines
-    assert lines[:3] == ["GROUP:      example.com", "KIND:       Website", "VERSION:    v1"]
+    lines = cli("explain", "gadgets.example.com.spec").lines
+    assert lines[:3] == ["GROUP:      example.com", "KIND:       Gadget", "VERSION:    v1"]
     image = lines.index("  image\t<string> -required-")
     assert lines[image + 1 : image + 3] == ["    What it runs.", "    Matches ^[a-z]+$."]
     sizes, rules = lines.index("  sizes\t<[]integer>"), lines.index("  rules\t<map[string]string>")
     assert lines[sizes + 1 : sizes + 3] == ["    <no description>", "    Each: More than 0."]
     assert lines[rules + 1] == "    No `rules`: everything."
-    assert "  metadata\t<ObjectMeta>" in cli("explain", "website").lines
-    assert "FIELD: labels <map[string]string>" in cli("explain", "website.metadata.labels").lines
+    assert "  metadata\t<ObjectMeta>" in cli("explain", "gadget").lines
+    assert "FIELD: labels <map[string]string>" in cli("explain", "gadget.metadata.labels").lines
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ complete_last() {
 }
 complete_last listwatch de
 complete_last listwatch get --at
-complete_last listwatch --store ./store describe website ''
-complete_last listwatch --store ./store history -n other websites/
+complete_last listwatch --store ./store describe gadget ''
+complete_last listwatch --store ./store history -n other gadgets/
 """
 
 
@@ -160,7 +160,7 @@ def test_bash_completes_a_line(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == ["demo describe delete", "--at-revision", "blog shop", "websites/far"]
+    assert done.stdout.splitlines() == ["demo describe delete", "--at-revision", "blog shop", "gadgets/far"]
 
 
 def offers(store: str, *words: str) -> list[str]:
@@ -176,15 +176,15 @@ def test_what_could_come_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return offers(str(tmp_path / "store"), *words)
 
     assert offered("rollout", "re") == ["restart", "resume"]
-    assert offered("get", "we") == ["websites"]
+    assert offered("get", "gad") == ["gadgets"]
     assert offered("get", "pods,serv") == ["pods,serviceaccounts", "pods,services"]
-    assert offered("delete", "website", "shop", "") == ["blog"]
-    assert offered("get", "ws/x", "website/b") == ["website/blog"]
-    assert offered("get", "websites", "-n", "") == ["default", "other", "third"]
-    assert offered("get", "websites", "-n", "o") == ["other"]
-    assert offered("explain", "website.spec.i") == ["website.spec.image"]
+    assert offered("delete", "gadget", "shop", "") == ["blog"]
+    assert offered("get", "ws/x", "gadget/b") == ["gadget/blog"]
+    assert offered("get", "gadgets", "-n", "") == ["default", "other", "third"]
+    assert offered("get", "gadgets", "-n", "o") == ["other"]
+    assert offered("explain", "gadget.spec.i") == ["gadget.spec.image"]
     assert offered("explain", "deploy.spec.re") == ["deploy.spec.replicas", "deploy.spec.revisionHistoryLimit"]
-    assert offered("get", "events", "--for", "website/s") == ["website/shop"]
+    assert offered("get", "events", "--for", "gadget/s") == ["gadget/shop"]
     assert offered("get", "-o", "") == ["wide", "yaml", "json", "name"]
     assert offered("get", "nope", "") == offered("get", "nope/") == offered("get", "a/b/c") == []
 

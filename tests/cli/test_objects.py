@@ -261,7 +261,7 @@ def test_every_kind_can_be_described(cli: Cli) -> None:
 
 
 def test_custom_kinds_come_from_definitions_in_the_store(cli: Cli, tmp_path: Path) -> None:
-    class Website(Resource, group="example.com", version="v1", short_names=("ws",), scheme=Scheme()):
+    class Gadget(Resource, group="example.com", version="v1", short_names=("ws",), scheme=Scheme()):
         class Spec:
             image: str
             replicas: int = 1
@@ -269,19 +269,19 @@ def test_custom_kinds_come_from_definitions_in_the_store(cli: Cli, tmp_path: Pat
         spec: Spec
 
     definition = tmp_path / "a-definition.yaml"
-    definition.write_text(json.dumps(crd_for(Website).raw))
+    definition.write_text(json.dumps(crd_for(Gadget).raw))
     site = tmp_path / "b-site.yaml"
-    site.write_text("apiVersion: example.com/v1\nkind: Website\nmetadata: {name: blog}\nspec: {image: nginx}\n")
+    site.write_text("apiVersion: example.com/v1\nkind: Gadget\nmetadata: {name: blog}\nspec: {image: nginx}\n")
     # The definition may come in the same call as its first object.
     assert cli("apply", "-f", definition, "-f", site).code == 0
     assert cli("get", "ws").lines[1].startswith("blog ")
-    assert cli("get", "websites.example.com").lines[0].split() == ["NAME", "AGE"]
-    assert "websites" in cli("api-resources").out
-    assert cli("scale", "website/blog", "--replicas=3").out == "website.example.com/blog scaled\n"
-    assert "Image:     nginx" in cli("describe", "website", "blog").out
+    assert cli("get", "gadgets.example.com").lines[0].split() == ["NAME", "AGE"]
+    assert "gadgets" in cli("api-resources").out
+    assert cli("scale", "gadget/blog", "--replicas=3").out == "gadget.example.com/blog scaled\n"
+    assert "Image:     nginx" in cli("describe", "gadget", "blog").out
     site.write_text(site.read_text().replace("image: nginx", "image: 5"))
     wrong = cli("apply", "-f", site)
-    problem = f'{site} (document 1, Website "blog"): spec.image: expected str, got 5'
+    problem = f'{site} (document 1, Gadget "blog"): spec.image: expected str, got 5'
     assert wrong.err == f"error: {problem}; nothing was applied\n"
     assert cli("delete", "ws", "--all").code == 0
 

@@ -280,7 +280,7 @@ def test_the_history_of_many_objects(past: Cli, tmp_path: Path) -> None:
 # ---- the past of kinds and of the whole store -----------------------------------------------------------------------
 
 
-class Website(Resource, group="example.com", version="v1", scheme=Scheme()):
+class Gadget(Resource, group="example.com", version="v1", scheme=Scheme()):
     """A site."""
 
     class Spec:
@@ -290,16 +290,16 @@ class Website(Resource, group="example.com", version="v1", scheme=Scheme()):
 def test_what_a_deleted_kind_had_can_be_read(cli: Cli, tmp_path: Path) -> None:
     async def work(client: Client) -> None:
         objects = ObjectClient(client)
-        definition = await objects.create(crd_for(Website))
-        await objects.create(Website(name="blog", spec={"image": "a"}))
-        await objects.delete(Website, "blog")
+        definition = await objects.create(crd_for(Gadget))
+        await objects.create(Gadget(name="blog", spec={"image": "a"}))
+        await objects.delete(Gadget, "blog")
         await objects.delete(type(definition), definition.name)
 
     on(tmp_path / "store", work)
-    assert cli("get", "websites").code == 1
-    assert cli("get", "websites", "--at-revision", "3").lines[1].startswith("blog ")
-    assert [line.split()[3] for line in cli("history", "website/blog").lines[1:]] == ["created", "deleted"]
-    assert cli("diff", "websites", "--from", "3").lines[0] == "removed: website.example.com/blog (revision 3)"
+    assert cli("get", "gadgets").code == 1
+    assert cli("get", "gadgets", "--at-revision", "3").lines[1].startswith("blog ")
+    assert [line.split()[3] for line in cli("history", "gadget/blog").lines[1:]] == ["created", "deleted"]
+    assert cli("diff", "gadgets", "--from", "3").lines[0] == "removed: gadget.example.com/blog (revision 3)"
     assert cli("history", "nope/blog").err.startswith('error: the store doesn\'t have a resource type "nope"')
 
 
