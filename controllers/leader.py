@@ -173,7 +173,7 @@ class LeaderElector:
         if fence is None:
             raise LeadershipLost(f"{self._name} was not acquired")
         while True:
-            await self._pause(limit=self._left())
+            await self._pause(jitter=0.0, limit=self._left())  # as in client-go: only candidates spread
             if self._left() <= 0:
                 raise self._lost(f"no renewal for {self.election.renew_deadline:g} s")
             try:
@@ -352,8 +352,8 @@ class LeaderElector:
         self._fence = None
         return LeadershipLost(f"{self._name} was lost: {why}")
 
-    async def _pause(self, limit: float | None = None) -> None:
-        seconds = self.election.retry_period * (1 + JITTER * self._rng.random())
+    async def _pause(self, jitter: float = JITTER, limit: float | None = None) -> None:
+        seconds = self.election.retry_period * (1 + jitter * self._rng.random())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds if limit is None else max(0.0, min(seconds, limit))):
                 await self._doubt.wait()

@@ -183,6 +183,20 @@ async def test_a_short_absence_of_the_store_is_survived(store: EmbeddedClient) -
     await elector.release()
 
 
+async def test_a_store_that_hangs_for_six_of_the_ten_seconds_costs_no_office(store: EmbeddedClient) -> None:
+    for begin in range(8):
+        client = unreliable(store)
+        elector = candidate(client, f"leader-{begin}")
+        async with leading(elector) as holding:
+            await asyncio.sleep(20 + begin / 4)
+            client.hangs = True
+            await asyncio.sleep(6)
+            client.hangs = False
+            await asyncio.sleep(10)
+            assert not holding.done(), begin
+        await elector.release()
+
+
 async def test_deleting_the_lease_ends_the_leadership(store: EmbeddedClient) -> None:
     elector = candidate(store, "a")
     async with leading(elector) as holding:
