@@ -14,7 +14,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "reconcilers.md"
 
 async def test_the_guide_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     # One module, as its reader would type it.
     names: dict[str, Any] = {"__name__": "guide"}
     exec(compile("\n".join(blocks), str(GUIDE), "exec"), names)
@@ -38,3 +38,15 @@ async def test_the_guide_runs(tmp_path: Path) -> None:
         while (await storage.client.list(names["Bucket"])).items:
             await asyncio.sleep(0.01)
     assert names["buckets"] == set()
+
+    pages: Manager = names["pages"]
+    pages.store = str(tmp_path / "d")
+    async with asyncio.timeout(20), pages:
+        client, page = pages.client, names["Page"]
+        await client.create(page(name="home", namespace="default", spec={"languages": ["de", "fr"]}))
+        while (await client.get(page, "home", "default")).status.ready != 2:
+            await asyncio.sleep(0.01)
+        await client.patch(page, "home", {"spec": {"languages": ["fr"]}}, "default")
+        while (await client.get(page, "home", "default")).status.ready != 1:
+            await asyncio.sleep(0.01)
+        assert [each.name for each in (await client.list(names["ConfigMap"])).items] == ["home-fr"]
