@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-JOBS   ?= 2
+JOBS   ?= 3
 SEED   ?= 1
 
 .PHONY: demo test lint bench differential robustness memory simulate traces faults cluster soak comparison setup proto clean help
