@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import os
 import socket
 from collections.abc import Coroutine, Mapping, Sequence
@@ -21,7 +20,6 @@ from typing import Any, Self, cast
 import msgspec
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from controllers.controller import ControllerStatistics
@@ -36,6 +34,7 @@ from kvstore.client.embedded import EmbeddedClient
 from kvstore.errors import Code, KvError
 from kvstore.server.config import ListenAddress, ListenError
 from kvstore.server.connections import Connections, HttpLimits
+from kvstore.server.http_log import http_logger
 from kvstore.server.listener import Listener
 
 LOOK_AT_LOOP = 1.0
@@ -132,7 +131,11 @@ class Endpoints:
         }.items():
             app.router.add_get(path, handler)
         self._runner = web.AppRunner(
-            app, access_log=None, logger=_logger(), handle_signals=False, shutdown_timeout=STOP_GRACE
+            app,
+            access_log=None,
+            logger=http_logger("controllers.endpoints", log),
+            handle_signals=False,
+            shutdown_timeout=STOP_GRACE,
         )
         try:
             await self._runner.setup()
@@ -358,20 +361,3 @@ def parse_address(text: str) -> ListenAddress:
 
 def _ping() -> None:
     """Whoever is asked answers."""
-
-
-class _Told(logging.Handler):
-    """Tells our log what aiohttp tells its own: a client's mistake is one line, and only for debugging."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
-            log.debug("http_request_refused", error=" ".join(str(error).split())[:200])
-        else:
-            log.error("http_request_failed", detail=record.getMessage(), exc_info=record.exc_info)
-
-
-def _logger() -> logging.Logger:
-    logger = logging.Logger("controllers.endpoints", logging.WARNING)  # not one that the process's settings reach
-    logger.addHandler(_Told())
-    return logger

@@ -15,6 +15,7 @@ from controllers.context import Context
 from controllers.core.events import EventBroadcaster
 from controllers.core.pods import CONTROLLER_INDEX, PodView, controller_index, decode_pod, seconds_until_available
 from controllers.core.types import Pod
+from controllers.decoded import Decoded
 from controllers.handlers import controller_owner
 from controllers.manager import Manager
 from controllers.owners import controller_of, set_controller_reference
@@ -47,7 +48,7 @@ class ReplicaSetController:
         self._recorder = events.recorder("replicaset-controller")
         self._burst = burst
         # Request -> pod key -> (revision, view): pods that did not change are not decoded again.
-        self._views: dict[Request, dict[str, tuple[str, PodView]]] = {}
+        self._pods = Decoded(decode_pod)
 
     def register(self) -> None:
         """Add it to the manager."""
@@ -69,9 +70,9 @@ class ReplicaSetController:
         """One sync: claim, create or delete pods, write the status."""
         rs = ctx.get(ReplicaSet, request)
         if rs is None:
-            self._views.pop(request, None)
+            self._pods.forget(request)
             return None
-        pods = self._decode(request, await claim(ctx, rs, Pod, rs.spec.selector))
+        pods = self._pods.of(request, await claim(ctx, rs, Pod, rs.spec.selector))
         active = [pod for pod in pods if pod.active]
         failure = None if rs.deleting else await self._manage(ctx, rs, active)
         terminating = sum(pod.deleting and not pod.finished for pod in pods)
@@ -79,17 +80,6 @@ class ReplicaSetController:
         if failure is not None:
             raise failure
         return None if after is None else Result(requeue_after=after)
-
-    def _decode(self, request: Request, claimed: Iterable[Stored]) -> list[PodView]:
-        known = self._views.get(request, {})
-        views = {}
-        for stored in claimed:
-            entry = known.get(stored.key)
-            if entry is None or entry[0] != stored.revision:
-                entry = (stored.revision, decode_pod(stored))
-            views[stored.key] = entry
-        self._views[request] = views
-        return [view for _, view in views.values()]
 
     # ---- pods ------------------------------------------------------------------------------------------------------
 

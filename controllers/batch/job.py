@@ -35,6 +35,7 @@ from controllers.context import Context
 from controllers.core.events import EventBroadcaster
 from controllers.core.pods import CONTROLLER_INDEX, controller_index
 from controllers.core.types import Pod
+from controllers.decoded import Decoded
 from controllers.finalizers import remove_finalizer
 from controllers.manager import Manager
 from controllers.reconcile import Request, Result
@@ -71,7 +72,7 @@ class JobController:
         self._burst = burst
         # uid of a Job -> its failures; after a restart they are read from the pods that are there.
         self._backoffs: dict[Request, tuple[str, Backoff]] = {}
-        self._views: dict[Request, dict[str, tuple[str, JobPod]]] = {}
+        self._pods = Decoded(decode_pod)
 
     def register(self) -> None:
         """Add it to the manager."""
@@ -98,11 +99,11 @@ class JobController:
             return None
         if job is None or stock.is_finished(job.raw):
             self._backoffs.pop(request, None)
-            self._views.pop(request, None)
+            self._pods.forget(request)
             await self._let_go(ctx, request, None)
             return None
         await self._let_go(ctx, request, job)
-        pods = self._decode(request, await claim(ctx, job, Pod, job.spec.selector, finalizer=TRACKING_FINALIZER))
+        pods = self._pods.of(request, await claim(ctx, job, Pod, job.spec.selector, finalizer=TRACKING_FINALIZER))
         after, failure = await _Sync(self, ctx, job, pods, ctx.now()).run()
         if failure is not None:
             raise failure
@@ -117,17 +118,6 @@ class JobController:
                 if adoptable or owner == job.metadata.uid:
                     continue
             await release(ctx, stored.name, stored.namespace, stored.meta.uid or "")
-
-    def _decode(self, request: Request, claimed: Iterable[Stored]) -> list[JobPod]:
-        known = self._views.get(request, {})
-        views = {}
-        for stored in claimed:
-            entry = known.get(stored.key)
-            if entry is None or entry[0] != stored.revision:
-                entry = (stored.revision, decode_pod(stored))
-            views[stored.key] = entry
-        self._views[request] = views
-        return [view for _, view in views.values()]
 
     # ---- for a sync ------------------------------------------------------------------------------------------------
 

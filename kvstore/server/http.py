@@ -7,7 +7,6 @@ only health and metrics, so that a monitoring network needs no way to the data.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,7 +15,6 @@ from typing import NamedTuple, Self
 
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from kvstore.api import Compare, CompareResult, CompareTarget, DeleteRange, Range, Txn
@@ -26,6 +24,7 @@ from kvstore.server.config import InvalidListenURL, ListenAddress, parse_listen_
 from kvstore.server.connections import Connections, HttpLimits
 from kvstore.server.edge import Server
 from kvstore.server.gateway import JSON_FACTOR, Gateway
+from kvstore.server.http_log import http_logger
 from kvstore.server.listener import Listener
 from kvstore.server.metrics import CONTENT_TYPE, Metrics
 from kvstore.server.sniff import speaks_grpc
@@ -141,7 +140,7 @@ class HttpServer:
         runner = web.AppRunner(
             app,
             access_log=None,
-            logger=_logger(),
+            logger=http_logger("kvstore.server.http", log),
             handle_signals=False,
             handler_cancellation=True,
             shutdown_timeout=self._stop_grace,
@@ -197,23 +196,6 @@ class HttpServer:
     async def _while_busy(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         async with self._connections.busy(request.transport):
             return await handler(request)
-
-
-class _Told(logging.Handler):
-    """Tells the server's log what aiohttp tells its own: a client's mistake is one line, and only for debugging."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
-            log.debug("http_request_refused", error=" ".join(str(error).split())[:200])
-        else:
-            log.error("http_request_failed", detail=record.getMessage(), exc_info=record.exc_info)
-
-
-def _logger() -> logging.Logger:
-    logger = logging.Logger("kvstore.server.http", logging.WARNING)  # not one that the process's settings reach
-    logger.addHandler(_Told())
-    return logger
 
 
 async def _version(_: web.Request) -> web.Response:
