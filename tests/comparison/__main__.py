@@ -121,9 +121,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logs = Path(tempfile.mkdtemp(prefix="comparison-"))
     with tempfile.TemporaryDirectory() as scratch:
-        tables = asyncio.run(
-            compare(logs, Path(scratch), set(arguments.only or names), set(arguments.fault or faults))
-        )
+        tables = asyncio.run(compare(logs, Path(scratch), set(arguments.only or names), set(arguments.fault or faults)))
     print("\n\n".join(tables))
     print(f"logs: {logs}", file=sys.stderr)
 
