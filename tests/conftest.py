@@ -6,8 +6,13 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.virtual_time import VirtualTimeLoop
+
+# How long making inputs takes says something of the machine only: in a new checkout hypothesis reads all sources first.
+settings.register_profile("listwatch", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("listwatch")
 
 
 def pytest_asyncio_loop_factories(
