@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 
 from controllers.apps.deployment import DeploymentController
 from controllers.apps.replicaset import ReplicaSetController
-from controllers.apps.types import Deployment, ReplicaSet
 from controllers.batch.cronjob import CronJobController
 from controllers.batch.job import JobController
 from controllers.batch.ttl import TTLAfterFinished
-from controllers.batch.types import CronJob, Job
 from controllers.core.events import EventBroadcaster
 from controllers.core.garbage import GarbageCollector
 from controllers.core.nodelifecycle import EVICTION_AFTER, NodeLifecycle
 from controllers.core.nodes import GRACE, RUN_TIME, Delay, NodeOptions, SimulatedNodes
 from controllers.core.scheduler import Scheduler
-from controllers.core.types import (
-    ConfigMap,
-    Event,
-    Lease,
-    Namespace,
-    Node,
-    PersistentVolumeClaim,
-    Pod,
-    Secret,
-    Service,
-    ServiceAccount,
-)
+from controllers.core.types import Event
+from controllers.kinds import BUILTIN_KINDS
 from controllers.manager import Manager
-from informer.resources import Resource
-
-BUILTIN_KINDS: Sequence[type[Resource]] = (
-    Deployment,
-    ReplicaSet,
-    Job,
-    CronJob,
-    Pod,
-    Node,
-    Namespace,
-    Service,
-    ConfigMap,
-    Secret,
-    ServiceAccount,
-    PersistentVolumeClaim,
-    Lease,
-    Event,
-)
 
 
 class Workloads(msgspec.Struct, frozen=True):

@@ -211,3 +211,10 @@ def _size(value: int | str, path: str) -> int:
 def _selector_stays(new: dict[str, Any], old: dict[str, Any]) -> None:
     if not patch.semantic_equal(new["spec"].get("selector"), old["spec"].get("selector")):
         raise Invalid("spec.selector", "is immutable")
+
+
+class ControllerRevision(Resource, group="apps", version="v1"):
+    """A state of a StatefulSet or DaemonSet that can be gone back to. `data` never changes, `revision` may rise."""
+
+    revision: int = 0
+    data: dict[str, Any]

@@ -7,9 +7,7 @@ from collections.abc import Iterable
 
 import structlog
 
-import controllers.apps.types
-import controllers.batch.types
-import controllers.core.types  # noqa: F401 - registers the kinds, as those above
+import controllers.kinds  # noqa: F401 - registers the built-in kinds
 from informer.client import ObjectClient
 from informer.crd import CustomResourceDefinition, resources_from_crd
 from informer.errors import ApiError, UnknownKind

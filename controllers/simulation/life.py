@@ -22,12 +22,12 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from controllers.builtin import BUILTIN_KINDS
 from controllers.context import Context
 from controllers.core.events import EventBroadcaster
 from controllers.core.garbage import GarbageCollector
 from controllers.core.types import Event, Lease
 from controllers.errors import ControllerError
+from controllers.kinds import BUILTIN_KINDS
 from controllers.leader import LeaderElection
 from controllers.manager import Manager
 from controllers.reconcile import Request, Result

@@ -9,7 +9,7 @@ from typing import Any
 
 from controllers.apps.deployment import progress, revisions
 from controllers.apps.deployment.arithmetic import Size, new_size, proportional
-from controllers.apps.deployment.hash import template_hash
+from controllers.apps.hash import template_hash
 from controllers.apps.types import Deployment, ReplicaSet
 from controllers.conditions import find_condition, new_condition, set_condition
 from controllers.context import Context

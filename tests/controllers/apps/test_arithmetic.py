@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from controllers.apps import hash as hashing
 from controllers.apps.deployment import arithmetic, revisions
-from controllers.apps.deployment import hash as hashing
 from controllers.apps.deployment.arithmetic import (
     Size,
     fenceposts,

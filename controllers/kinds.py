@@ -1,0 +1,39 @@
+"""The built-in kinds, all of them: importing this module registers them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from controllers.apps.types import ControllerRevision, Deployment, ReplicaSet
+from controllers.batch.types import CronJob, Job
+from controllers.core.types import (
+    ConfigMap,
+    Event,
+    Lease,
+    Namespace,
+    Node,
+    PersistentVolumeClaim,
+    Pod,
+    Secret,
+    Service,
+    ServiceAccount,
+)
+from informer.resources import Resource
+
+BUILTIN_KINDS: Sequence[type[Resource]] = (
+    Deployment,
+    ReplicaSet,
+    ControllerRevision,
+    Job,
+    CronJob,
+    Pod,
+    Node,
+    Namespace,
+    Service,
+    ConfigMap,
+    Secret,
+    ServiceAccount,
+    PersistentVolumeClaim,
+    Lease,
+    Event,
+)
