@@ -6,7 +6,7 @@ gives it the highest number, as in Kubernetes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from controllers.apps.hash import template_hash
@@ -21,7 +21,12 @@ from informer.selectors import SelectorLike
 
 Raw = dict[str, Any]
 
-REVISION_HASH = "controller-revision-hash"  # the label of a pod, and of a revision, that tells which one it is
+REVISION_HASH = "controller-revision-hash"  # the label of a pod, and of a DaemonSet's revision: which one it is
+STATEFUL_REVISION_HASH = "controller.kubernetes.io/hash"  # the same on the revision of a StatefulSet
+
+
+class RevisionNotFound(LookupError):
+    """There is no such revision any more."""
 
 
 def revision_data(owner: Resource) -> Raw:
@@ -41,24 +46,77 @@ def revision_hash(owner: Resource, collisions: int | None = None) -> str:
     return template_hash(revision_data(owner), collisions)
 
 
+# ---- for the command line: no reads, no writes -----------------------------------------------------------------------
+
+
+def revisions_of(owner: Resource, revisions: Iterable[ControllerRevision]) -> list[ControllerRevision]:
+    """Those that the owner controls, the oldest first."""
+    return sorted((each for each in revisions if is_controlled_by(each, owner)), key=_number)
+
+
+def present_revision(owner: Resource, revisions: Iterable[ControllerRevision]) -> ControllerRevision | None:
+    """The one of the owner's present template, or None if its controller has not made it yet."""
+    data = revision_data(owner)
+    return max((each for each in revisions if _same_data(each, data)), key=_number, default=None)
+
+
+def find_revision(revisions: Sequence[ControllerRevision], number: int = 0) -> ControllerRevision:
+    """The revision of that number; 0 = the one before the present. Raises RevisionNotFound."""
+    if number:
+        found = next((each for each in revisions if each.revision == number), None)
+        if found is None:
+            raise RevisionNotFound(f"unable to find specified revision {number} in history")
+        return found
+    if len(revisions) < 2:
+        raise RevisionNotFound("no last revision to roll back to")
+    return sorted(revisions, key=_number)[-2]
+
+
+def undo(owner: Resource, revision: ControllerRevision) -> bool:
+    """Give the owner, in memory, the template of one of its revisions: what `rollout undo` does before it updates.
+
+    False, and nothing changed, if it has that template already.
+    """
+    if _same_data(revision, revision_data(owner)):
+        return False
+    owner.raw["spec"]["template"] = template_of(revision)
+    return True
+
+
+def _number(revision: ControllerRevision) -> tuple[int, str]:
+    return revision.revision, revision.name
+
+
+def _same_data(revision: ControllerRevision, data: Raw) -> bool:
+    return patch.semantic_equal(revision.raw.get("data"), data)
+
+
+# ---- for controllers -------------------------------------------------------------------------------------------------
+
+
 async def claimed_revisions(ctx: Context, owner: Resource, selector: SelectorLike) -> list[ControllerRevision]:
     """All revisions of the owner, the oldest first; orphans that its selector selects are adopted."""
     claimed = await claim(ctx, owner, ControllerRevision, selector)
     found = [ControllerRevision.decode(each.data, each.revision) for each in claimed]
-    return sorted(found, key=lambda each: (each.revision, each.name))
+    return sorted(found, key=_number)
 
 
 async def update_revision(
-    ctx: Context, owner: Resource, revisions: Sequence[ControllerRevision], collisions: int
+    ctx: Context,
+    owner: Resource,
+    revisions: Sequence[ControllerRevision],
+    collisions: int,
+    *,
+    hash_label: str = REVISION_HASH,
 ) -> tuple[ControllerRevision, int]:
     """The revision of the owner's present template, made, or taken up again with the highest number; and how many
     names were taken by others, which belongs into `status.collisionCount`.
 
-    revisions: as `claimed_revisions` gives them. Raises ApiError.
+    revisions: as `claimed_revisions` gives them. hash_label: what tells the revision's hash. Raises ApiError.
     """
     data = revision_data(owner)
     highest = revisions[-1].revision if revisions else 0
-    equal = [each for each in revisions if patch.equal(each.raw.get("data"), data)]
+    equal = [each for each in revisions if _same_data(each, data)]
     if equal:
         newest = equal[-1]
         if newest.revision < highest:
@@ -74,7 +132,7 @@ async def update_revision(
                 "metadata": {
                     "name": f"{owner.name}-{hashed}",
                     "namespace": owner.namespace,
-                    "labels": {**labels, REVISION_HASH: hashed},
+                    "labels": {**labels, hash_label: hashed},
                     "annotations": dict((owner.raw.get("metadata") or {}).get("annotations") or {}),
                 },
                 "data": data,
@@ -88,7 +146,7 @@ async def update_revision(
             taken = await ctx.fetch(ControllerRevision, made.name, owner.namespace)
             if taken is None:
                 continue
-            if is_controlled_by(taken, owner) and patch.equal(taken.raw.get("data"), data):
+            if is_controlled_by(taken, owner) and _same_data(taken, data):
                 return taken, collisions
             collisions += 1
 

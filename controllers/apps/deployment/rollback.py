@@ -12,12 +12,9 @@ from controllers.apps.deployment.revisions import (
     revision_of,
     same_template,
 )
+from controllers.apps.history import RevisionNotFound as RevisionNotFound
 from controllers.apps.types import Deployment, ReplicaSet
 from informer import patch
-
-
-class RevisionNotFound(LookupError):
-    """There is no ReplicaSet of that revision any more."""
 
 
 def replica_set_of(replica_sets: Sequence[ReplicaSet], revision: int = 0) -> ReplicaSet:
