@@ -18,6 +18,7 @@ from controllers.core.types import (
     Service,
     ServiceAccount,
 )
+from controllers.policy.types import PodDisruptionBudget
 from informer.resources import Resource
 
 BUILTIN_KINDS: Sequence[type[Resource]] = (
@@ -34,6 +35,7 @@ BUILTIN_KINDS: Sequence[type[Resource]] = (
     Secret,
     ServiceAccount,
     PersistentVolumeClaim,
+    PodDisruptionBudget,
     Lease,
     Event,
 )

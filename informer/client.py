@@ -150,6 +150,10 @@ class ObjectClient:
         other._field_manager = name
         return other
 
+    def now(self) -> datetime:
+        """The wall clock that it goes by."""
+        return self._now()
+
     def statistics(self) -> ClientStatistics:
         """What has been asked of the store so far."""
         requests: dict[str, dict[str, int]] = {}

@@ -1,0 +1,1 @@
+"""The policy group: budgets of disruption, the controller that keeps them, and evictions, which respect them."""
