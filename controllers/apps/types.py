@@ -93,13 +93,13 @@ class Deployment(Resource, group="apps", version="v1", short_names=("deploy",), 
             rolling = strategy.setdefault("rollingUpdate", {})
             rolling.setdefault("maxSurge", "25%")
             rolling.setdefault("maxUnavailable", "25%")
-        _default_template(spec)
+        default_template(spec)
 
     def validate(self) -> None:
         """The selector selects the template, and a rollout can move."""
         spec = self.raw["spec"]
-        _validate_workload(spec)
-        _not_negative(spec, "revisionHistoryLimit", "progressDeadlineSeconds")
+        validate_workload(spec)
+        not_negative(spec, "revisionHistoryLimit", "progressDeadlineSeconds")
         if spec["progressDeadlineSeconds"] <= (spec.get("minReadySeconds") or 0):
             raise Invalid("spec.progressDeadlineSeconds", "must be greater than minReadySeconds")
         strategy = spec["strategy"]
@@ -109,7 +109,8 @@ class Deployment(Resource, group="apps", version="v1", short_names=("deploy",), 
                 raise Invalid("spec.strategy.rollingUpdate", "may not be set when the type is Recreate")
             return
         sizes = [
-            _size(rolling[field], f"spec.strategy.rollingUpdate.{field}") for field in ("maxUnavailable", "maxSurge")
+            validate_size(rolling[field], f"spec.strategy.rollingUpdate.{field}")
+            for field in ("maxUnavailable", "maxSurge")
         ]
         if not any(sizes):
             raise Invalid("spec.strategy.rollingUpdate.maxUnavailable", "may not be 0 when maxSurge is 0")
@@ -118,7 +119,7 @@ class Deployment(Resource, group="apps", version="v1", short_names=("deploy",), 
 
     def validate_update(self, old: Deployment) -> None:
         """The selector stays."""
-        _selector_stays(self.raw, old.raw)
+        selector_stays(self.raw, old.raw)
 
 
 class ReplicaSetSpec(Model):
@@ -154,25 +155,27 @@ class ReplicaSet(Resource, group="apps", version="v1", short_names=("rs",), scal
         """As kube-apiserver."""
         spec = self.raw.setdefault("spec", {})
         spec.setdefault("replicas", 1)
-        _default_template(spec)
+        default_template(spec)
 
     def validate(self) -> None:
         """The selector selects the template."""
-        _validate_workload(self.raw["spec"])
+        validate_workload(self.raw["spec"])
 
     def validate_update(self, old: ReplicaSet) -> None:
         """The selector stays."""
-        _selector_stays(self.raw, old.raw)
+        selector_stays(self.raw, old.raw)
 
 
-def _default_template(spec: dict[str, Any]) -> None:
+def default_template(spec: dict[str, Any]) -> None:
+    """Fill in the pod template of a workload's spec, in place."""
     template = spec.get("template")
     if template is not None and template.get("spec") is not None:
         default_pod_spec(template["spec"])
 
 
-def _validate_workload(spec: dict[str, Any]) -> None:
-    _not_negative(spec, "replicas", "minReadySeconds")
+def validate_workload(spec: dict[str, Any]) -> None:
+    """Raise `Invalid` unless the selector selects the template and its pods run for ever."""
+    not_negative(spec, "replicas", "minReadySeconds")
     raw = spec.get("selector")
     if raw is None:
         raise Invalid("spec.selector", "required")
@@ -192,13 +195,15 @@ def _validate_workload(spec: dict[str, Any]) -> None:
         raise Invalid("spec.template.spec.restartPolicy", f'expected "Always", got "{restart}"')
 
 
-def _not_negative(spec: dict[str, Any], *fields: str) -> None:
+def not_negative(spec: dict[str, Any], *fields: str) -> None:
+    """Raise `Invalid` if one of the fields is a negative number."""
     for field in fields:
         if (spec.get(field) or 0) < 0:
             raise Invalid(f"spec.{field}", f"must not be negative, got {spec[field]}")
 
 
-def _size(value: int | str, path: str) -> int:
+def validate_size(value: int | str, path: str) -> int:
+    """The number or percentage. Raises `Invalid` if it is neither, or negative."""
     if isinstance(value, str):
         if not _PERCENT.fullmatch(value):
             raise Invalid(path, f'expected a number or a percentage such as "25%", got "{value}"')
@@ -208,7 +213,8 @@ def _size(value: int | str, path: str) -> int:
     return value
 
 
-def _selector_stays(new: dict[str, Any], old: dict[str, Any]) -> None:
+def selector_stays(new: dict[str, Any], old: dict[str, Any]) -> None:
+    """Raise `Invalid` if the selector is another one: pods that it selected would be lost."""
     if not patch.semantic_equal(new["spec"].get("selector"), old["spec"].get("selector")):
         raise Invalid("spec.selector", "is immutable")
 
