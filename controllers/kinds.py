@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from controllers.apps.types import ControllerRevision, Deployment, ReplicaSet
 from controllers.batch.types import CronJob, Job
+from controllers.core.scheduling.types import PriorityClass
 from controllers.core.types import (
     ConfigMap,
     Event,
@@ -36,6 +37,7 @@ BUILTIN_KINDS: Sequence[type[Resource]] = (
     ServiceAccount,
     PersistentVolumeClaim,
     PodDisruptionBudget,
+    PriorityClass,
     Lease,
     Event,
 )

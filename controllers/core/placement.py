@@ -7,36 +7,9 @@ from collections import Counter
 import msgspec
 
 from controllers.core.quantities import scaled
+from controllers.core.taints import Taint, Toleration
 
 Quantity = int | float | str
-
-
-class Taint(msgspec.Struct, frozen=True, gc=False):
-    """Keeps pods off a node unless they tolerate it."""
-
-    key: str = ""
-    value: str = ""
-    effect: str = ""
-
-    def __str__(self) -> str:
-        return f"{{{self.key}: {self.value}}}"
-
-
-class Toleration(msgspec.Struct, frozen=True, gc=False):
-    """A taint that a pod puts up with."""
-
-    key: str = ""
-    operator: str = "Equal"
-    value: str = ""
-    effect: str = ""
-
-    def covers(self, taint: Taint) -> bool:
-        """Whether it is this taint."""
-        if self.effect and self.effect != taint.effect:
-            return False
-        if not self.key:
-            return self.operator == "Exists"
-        return self.key == taint.key and (self.operator == "Exists" or self.value == taint.value)
 
 
 class _Resources(msgspec.Struct, gc=False):

@@ -1,0 +1,1 @@
+"""The scheduler: filters and scores as small plug-ins, priorities, preemption."""
