@@ -246,10 +246,11 @@ class Controller:
 
     async def _run(self, request: Request, loop: asyncio.AbstractEventLoop) -> float:
         """Run the reconciler for a key; the loop's time when that ended."""
+        context = Context(self, request, self._runs + 1)
+        if self._unseen and request in self._unseen and not await self._catch_up(context, request):
+            self._settle(request, Outcome.ERROR, None)
+            return loop.time()
         self._runs += 1
-        context = Context(self, request, self._runs)
-        if self._unseen and request in self._unseen:
-            await self._catch_up(context, self._unseen.pop(request))
         self._active[request] = None
         started = loop.time()
         deadline: asyncio.Timeout | None = None
@@ -345,19 +346,23 @@ class Controller:
             raise Unreachable(f"the caches do not show what is in the store after {seconds:g} s") from error
         del self._undecided[request]
 
-    async def _catch_up(self, context: Context, unseen: Mapping[ResourceType, str]) -> None:
-        behind = self._not_seen(unseen)
-        if not behind:
-            return
-        self._catch_ups += 1
-        try:
-            async with asyncio.timeout(self._catch_up_timeout):
-                for kind, revision in behind.items():
-                    await self.caches[kind].wait_for(revision)
-        except TimeoutError:
-            self._catch_up_timeouts += 1
-            kinds = sorted(kind.kind for kind in self._not_seen(behind))
-            context.log.warning("cache_behind_own_writes", kinds=kinds, seconds=self._catch_up_timeout)
+    async def _catch_up(self, context: Context, request: Request) -> bool:
+        """Wait until the caches show what the key's last run wrote; whether they do. To run on what was there before
+        would do it all again."""
+        behind = self._not_seen(self._unseen[request])
+        if behind:
+            self._catch_ups += 1
+            try:
+                async with asyncio.timeout(self._catch_up_timeout):
+                    for kind, revision in behind.items():
+                        await self.caches[kind].wait_for(revision)
+            except TimeoutError:
+                self._catch_up_timeouts += 1
+                kinds = sorted(kind.kind for kind in self._not_seen(behind))
+                context.log.warning("cache_behind_own_writes", kinds=kinds, seconds=self._catch_up_timeout)
+                return False
+        self._unseen.pop(request, None)
+        return True
 
     # ---- plain `def` reconcilers -----------------------------------------------------------------------------------
 

@@ -82,7 +82,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reconcile_timeout: Annotated[float, Setting(
         "seconds, 0 for no limit", "As in controller-runtime none: only the author knows.", 0)] = 0.0
     catch_up_timeout: Annotated[float, Setting(
-        "seconds", "For caches to show a key's own writes: milliseconds as a rule, so this much is a fault.", 0, True)
+        "seconds", "For caches to show a key's own writes, else it waits its turn again; milliseconds as a rule.",
+        0, True)
     ] = CATCH_UP_TIMEOUT
 
     queue_base_delay: Annotated[float, Setting(
