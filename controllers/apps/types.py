@@ -6,6 +6,7 @@ import re
 from typing import Any, Literal
 
 from controllers.core.defaults import default_pod_spec
+from controllers.core.label_selector import LabelSelector as LabelSelector
 from controllers.core.types import Condition, PodTemplate, validate_pod_spec
 from informer import patch
 from informer.errors import Invalid
@@ -15,21 +16,6 @@ from informer.scale import Scale
 from informer.selectors import Selector
 
 _PERCENT = re.compile(r"[0-9]+%")
-
-
-class LabelSelectorRequirement(Model):
-    """One expression of a label selector."""
-
-    key: str
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    values: list[str]
-
-
-class LabelSelector(Model):
-    """Which pods: all of `match_labels` and all of `match_expressions`."""
-
-    match_labels: dict[str, str]
-    match_expressions: list[LabelSelectorRequirement]
 
 
 class RollingUpdate(Model):

@@ -9,6 +9,7 @@ import base64
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+from controllers.core.affinity import Affinity, PodSchedulingGate, TopologySpreadConstraint, validate_placement
 from controllers.core.defaults import default_pod_spec, pod_requests_from_limits
 from informer.errors import Invalid
 from informer.names import label_problem
@@ -28,7 +29,7 @@ class ContainerPort(Model):
 
 
 class ResourceRequirements(Model):
-    """Quantities by resource: `cpu`, `memory`."""
+    """Quantities by resource: `cpu`, `memory`, `ephemeral-storage`, and what a node calls its own."""
 
     requests: dict[str, int | float | str]
     limits: dict[str, int | float | str]
@@ -98,6 +99,11 @@ class PodSpec(Model):
     service_account_name: str = ""
     priority: int | None
     priority_class_name: str = ""
+    preemption_policy: Literal["PreemptLowerPriority", "Never"] | None
+    affinity: Affinity | None
+    topology_spread_constraints: list[TopologySpreadConstraint]
+    scheduling_gates: list[PodSchedulingGate]
+    overhead: dict[str, int | float | str]
     hostname: str = ""
     host_network: bool = False
 
@@ -139,6 +145,7 @@ class PodStatus(Model):
     conditions: list[Condition]
     host_ip: Annotated[str, Key("hostIP")] = ""
     pod_ip: Annotated[str, Key("podIP")] = ""
+    nominated_node_name: str = ""
     start_time: datetime | None
     container_statuses: list[ContainerStatus]
     init_container_statuses: list[ContainerStatus]
@@ -174,10 +181,25 @@ class Pod(Resource, group="", version="v1", short_names=("po",)):
         pod_requests_from_limits(spec)
         spec.setdefault("enableServiceLinks", True)
         self.raw.setdefault("status", {}).setdefault("phase", "Pending")
+        if spec.get("schedulingGates"):
+            _tell_gated(self.raw["status"])
 
     def validate(self) -> None:
         """Containers have names of their own, and an image."""
-        validate_pod_spec(self.raw["spec"], "spec")
+        spec = self.raw["spec"]
+        validate_pod_spec(spec, "spec")
+        if spec.get("schedulingGates") and spec.get("nodeName"):
+            raise Invalid("spec.nodeName", "cannot be set until all schedulingGates have been cleared")
+
+    def validate_update(self, old: Pod) -> None:
+        """Scheduling gates only go."""
+        gates = self.raw["spec"].get("schedulingGates")
+        if gates:
+            before = {gate["name"] for gate in old.raw["spec"].get("schedulingGates") or ()}
+            for gate in gates:
+                if gate["name"] not in before:
+                    problem = f"only deletion is allowed, but found new scheduling gate '{gate['name']}'"
+                    raise Invalid("spec.schedulingGates", problem)
 
     def deletion_grace(self, requested: int | None) -> int:
         """None for a pod that no node has, or that has ended: nobody is there who would stop it."""
@@ -186,8 +208,18 @@ class Pod(Resource, group="", version="v1", short_names=("po",)):
         return max(0, self.spec.termination_grace_period_seconds if requested is None else requested)
 
 
+def _tell_gated(status: dict[str, Any]) -> None:
+    """The scheduler never sees a gated pod, so its condition is told here, as kube-apiserver does."""
+    conditions = status.setdefault("conditions", [])
+    if not any(each["type"] == "PodScheduled" for each in conditions):
+        message = "Scheduling is blocked due to non-empty scheduling gates"
+        gated = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": message}
+        conditions.append(gated)
+
+
 def validate_pod_spec(spec: dict[str, Any], path: str) -> None:
     """Raise `Invalid` for a pod spec that could not run. `path` is where it stands."""
+    validate_placement(spec, path)
     if not spec.get("containers"):
         raise Invalid(f"{path}.containers", "required")
     seen: set[str] = set()
@@ -282,6 +314,10 @@ class Node(Resource, group="", version="v1", namespaced=False, short_names=("no"
         return ready is not None and ready.status == "True"
 
 
+CONTENT_FINALIZER = "kubernetes"  # in a namespace's spec
+BUILTIN_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
 class NamespaceSpec(Model):
     """Its finalizers, of which `kubernetes` stands for the content."""
 
@@ -302,14 +338,30 @@ class Namespace(Resource, group="", version="v1", namespaced=False, short_names=
     status: NamespaceStatus
 
     def default(self) -> None:
-        """A new one is active, and bears its own name as a label."""
+        """A new one is active, and bears its own name as a label; `kubernetes` keeps it until its content is gone."""
         self.raw["metadata"].setdefault("labels", {}).setdefault("kubernetes.io/metadata.name", self.name)
         self.raw.setdefault("status", {}).setdefault("phase", "Active")
+        if not self.deleting:
+            self._keep_for_content()
 
     def validate(self) -> None:
         """Its name is part of other names."""
         if problem := label_problem(self.name):
             raise Invalid("metadata.name", problem)
+
+    def mark_deleted(self) -> None:
+        """It takes nothing new from now on."""
+        self.raw.setdefault("status", {})["phase"] = "Terminating"
+        self._keep_for_content()
+
+    def held(self) -> bool:
+        """Whether its own finalizers are left, which stand apart from those of its metadata."""
+        return bool(self.raw.get("spec", {}).get("finalizers"))
+
+    def _keep_for_content(self) -> None:
+        finalizers = self.raw.setdefault("spec", {}).setdefault("finalizers", [])
+        if CONTENT_FINALIZER not in finalizers:
+            finalizers.append(CONTENT_FINALIZER)
 
 
 # ---- services and configuration -------------------------------------------------------------------------------------
