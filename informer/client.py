@@ -728,6 +728,8 @@ def _defaulted(cls: type[R], raw: Raw) -> R:
 
 def _check_update(new: R, old: R | None) -> None:
     """Raise `Invalid` for what the kind and its metadata must not be, or must not become."""
+    if old is not None:
+        new.prepare_update(old)
     new.validate()
     check_metadata(new.TYPE, new.raw["metadata"])
     if old is not None:

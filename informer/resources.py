@@ -369,6 +369,9 @@ class Resource(Model):
     def validate(self) -> None:
         """Hook: raise `Invalid` for what annotations cannot say. Called after `default`."""
 
+    def prepare_update(self, old: Self) -> None:
+        """Hook: fill in what follows from the change. Called after `default`, before `validate`."""
+
     def validate_update(self, old: Self) -> None:
         """Hook: raise `Invalid` for a change that must not be, such as of an immutable field."""
 
