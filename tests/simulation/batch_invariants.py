@@ -56,8 +56,11 @@ def check_nothing_is_lost(history: Sequence[Revision]) -> None:
             uid, job = pod["metadata"]["uid"], jobs.get(controller(pod))
             if TRACKING_FINALIZER in pod["metadata"].get("finalizers", ()):
                 tracked.add(uid)
-            elif uid in tracked and pod["status"]["phase"] == "Succeeded" and job is not None:
+            elif uid in tracked:
                 tracked.discard(uid)
+                # One that was let go while it ran may still succeed before it is deleted: as in Kubernetes.
+                if pod["status"]["phase"] != "Succeeded" or job is None:
+                    continue
                 status = job["status"]
                 if "deletionTimestamp" in job["metadata"] or final_condition(job) is not None:
                     continue
