@@ -17,6 +17,8 @@ from controllers.core.scheduler import Scheduler
 from controllers.core.types import Event
 from controllers.kinds import BUILTIN_KINDS
 from controllers.manager import Manager
+from controllers.policy.disruption import DisruptionController
+from controllers.policy.stale import StaleDisruptionTargets
 
 
 class Workloads(msgspec.Struct, frozen=True):
@@ -77,6 +79,8 @@ def add_workloads(
     workloads.jobs.register()
     TTLAfterFinished(manager).register()
     workloads.cron_jobs.register()
+    DisruptionController(manager, events).register()
+    StaleDisruptionTargets(manager).register()
     workloads.garbage.register()
     workloads.node_lifecycle.register()
     workloads.scheduler.register()

@@ -3,7 +3,7 @@ ControllerRefManager."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -19,13 +19,20 @@ from informer.selectors import Selector, SelectorLike
 
 
 async def claim(
-    ctx: Context, owner: Resource, cls: type[Resource], selector: SelectorLike, *, finalizer: str | None = None
+    ctx: Context,
+    owner: Resource,
+    cls: type[Resource],
+    selector: SelectorLike,
+    *,
+    finalizer: str | None = None,
+    only: Callable[[Stored], bool] | None = None,
 ) -> list[Stored]:
     """The objects of `cls` that `owner` manages, after it has adopted orphans and released what it no longer selects.
 
     Owned and selected: kept. Owned and not selected: released, unless the owner is being deleted. An orphan that is
     selected: adopted, if neither is being deleted. What another controller manages is left alone. `cls` needs the index
     `CONTROLLER_INDEX`. finalizer: what an object gets when it is adopted, and loses when it is released.
+    only: what counts as selected besides, where labels do not tell all.
     Raises Conflict if the owner turns out to be gone, or an object changed meanwhile.
     """
     wanted = Selector.of(selector)
@@ -33,7 +40,7 @@ async def claim(
     for stored in ctx.stored(cls, index=(CONTROLLER_INDEX, owner.metadata.uid or "")):
         if stored.namespace != (owner.namespace or ""):
             continue
-        if wanted.matches(stored.meta.labels):
+        if wanted.matches(stored.meta.labels) and (only is None or only(stored)):
             claimed.append(stored)
         elif not owner.deleting:
             await _release(ctx, owner, cls, stored, finalizer)
@@ -42,6 +49,8 @@ async def claim(
     adopted = False
     for stored in ctx.stored(cls, index=(CONTROLLER_INDEX, orphans_in(owner.namespace or ""))):
         if stored.meta.deletion_timestamp or not wanted.matches(stored.meta.labels):
+            continue
+        if only is not None and not only(stored):
             continue
         if not adopted:
             await _check_alive(ctx, owner)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from controllers.apps.statefulset.types import StatefulSet
 from controllers.apps.types import ControllerRevision, Deployment, ReplicaSet
 from controllers.batch.types import CronJob, Job
 from controllers.core.scheduling.types import PriorityClass
@@ -25,6 +26,7 @@ from informer.resources import Resource
 BUILTIN_KINDS: Sequence[type[Resource]] = (
     Deployment,
     ReplicaSet,
+    StatefulSet,
     ControllerRevision,
     Job,
     CronJob,

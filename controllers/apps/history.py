@@ -125,6 +125,7 @@ async def update_revision(
         return newest, collisions
     template = owner.raw["spec"]["template"]
     labels = (template.get("metadata") or {}).get("labels") or {}
+    annotations = dict(owner.raw["metadata"].get("annotations") or {})
     while True:
         hashed = template_hash(data, collisions)
         made = ControllerRevision.from_raw(
@@ -133,7 +134,7 @@ async def update_revision(
                     "name": f"{owner.name}-{hashed}",
                     "namespace": owner.namespace,
                     "labels": {**labels, hash_label: hashed},
-                    "annotations": dict((owner.raw.get("metadata") or {}).get("annotations") or {}),
+                    **({"annotations": annotations} if annotations else {}),
                 },
                 "data": data,
                 "revision": highest + 1,
