@@ -6,6 +6,7 @@ import msgspec
 
 from controllers.apps.deployment import DeploymentController
 from controllers.apps.replicaset import ReplicaSetController
+from controllers.apps.statefulset.controller import StatefulSetController
 from controllers.batch.cronjob import CronJobController
 from controllers.batch.job import JobController
 from controllers.batch.ttl import TTLAfterFinished
@@ -26,6 +27,7 @@ class Workloads(msgspec.Struct, frozen=True):
 
     deployments: DeploymentController
     replica_sets: ReplicaSetController
+    stateful_sets: StatefulSetController
     jobs: JobController
     cron_jobs: CronJobController
     scheduler: Scheduler
@@ -46,8 +48,8 @@ def add_workloads(
     node_grace: float = GRACE,
     eviction_after: float = EVICTION_AFTER,
 ) -> Workloads:
-    """Add the controllers of Deployments, ReplicaSets, Jobs and CronJobs, the scheduler, the garbage collector and
-    simulated nodes.
+    """Add the controllers of Deployments, ReplicaSets, StatefulSets, Jobs and CronJobs, the scheduler, the garbage
+    collector and simulated nodes.
 
     nodes: how many, named node-1, node-2, ... Delays are in seconds, a pair is drawn from evenly: from bound to
     Running, from Running to Ready, from a deletion's request to the end, and from Ready to the end of a pod that ends
@@ -65,6 +67,7 @@ def add_workloads(
     workloads = Workloads(
         deployments=DeploymentController(manager, events),
         replica_sets=ReplicaSetController(manager, events),
+        stateful_sets=StatefulSetController(manager, events),
         jobs=JobController(manager, events),
         cron_jobs=CronJobController(manager, events),
         scheduler=Scheduler(manager, events),
@@ -76,6 +79,7 @@ def add_workloads(
     )
     workloads.deployments.register()
     workloads.replica_sets.register()
+    workloads.stateful_sets.register()
     workloads.jobs.register()
     TTLAfterFinished(manager).register()
     workloads.cron_jobs.register()
