@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from controllers.cli.describers import Raw, Related, describe_object
+from controllers.cli.describers import Related, describe_object
 from controllers.cli.errors import CliError
 from controllers.cli.options import (
     KubectlCommand,
@@ -16,6 +16,7 @@ from controllers.cli.options import (
     resource_arguments,
     selector_option,
 )
+from controllers.cli.raw import Raw
 from controllers.cli.session import Session, with_session
 from controllers.cli.targets import parse_targets, read_targets
 from controllers.core.types import Event, Node, Pod, Service
@@ -39,7 +40,7 @@ async def describe(
     targets = parse_targets(session.kinds, resources, namespace, all_namespaces=all_namespaces)
     found, missing = await read_targets(session.objects, targets, selector)
     for number, (obj, related) in enumerate(zip(found, await _related(session, found), strict=True)):
-        click.echo("\n\n" * (number > 0) + describe_object(obj.raw, related), nl=False)
+        click.echo("\n\n" * (number > 0) + describe_object(obj.raw, obj.TYPE.qualified, related), nl=False)
     if missing:
         raise CliError(*missing)
     if not found:
@@ -53,11 +54,13 @@ async def _related(session: Session, found: Sequence[Resource]) -> list[Related]
     owned: dict[str, list[Raw]] = {str(obj.metadata.uid): [] for obj in found}
     told: dict[object, list[Raw]] = {key: [] for obj in found for key in (obj.metadata.uid, _label(obj))}
     pods: list[Pod] = []
+    near: dict[str, list[Raw]] = {}
     for namespace in _namespaces(found):
         for cls in session.kinds.all():
             if cls is Event or (namespace is not None and not cls.TYPE.namespaced):
                 continue
             for each in await session.objects.list(cls, namespace):
+                near.setdefault(cls.TYPE.qualified, []).append(each.raw)
                 for uid in {str(owner.uid) for owner in each.metadata.owner_references} & owned.keys():
                     owned[uid].append(each.raw)
                 if isinstance(each, Pod):
@@ -74,6 +77,7 @@ async def _related(session: Session, found: Sequence[Resource]) -> list[Related]
             [pod.raw for pod in pods if _concerns(obj, pod)],
             [*told[obj.metadata.uid], *told[_label(obj)]],
             now,
+            near,
         )
         for obj in found
     ]

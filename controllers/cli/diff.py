@@ -11,7 +11,6 @@ from typing import Any, Literal
 import click
 import msgspec
 
-from controllers.cli.columns import dig
 from controllers.cli.field_changes import FieldChange, field_changes, masked, readable_form, unified_diff
 from controllers.cli.history import State, namespace_of, object_name, writer
 from controllers.cli.kinds import Kinds
@@ -24,6 +23,7 @@ from controllers.cli.options import (
     resource_arguments,
 )
 from controllers.cli.past import OBJECTS, definitions_at, object_key, rows, telling
+from controllers.cli.raw import dig
 from controllers.cli.session import Session, with_session
 from controllers.cli.targets import parse_targets
 from controllers.cli.yaml_writer import to_json

@@ -12,10 +12,10 @@ from typing import Any
 import click
 import msgspec
 
-from controllers.cli.columns import dig
 from controllers.cli.errors import CliError
 from controllers.cli.kinds import Kinds
 from controllers.cli.options import KubectlCommand, Settings, completing, global_options
+from controllers.cli.raw import dig
 from controllers.cli.session import open_session, run_until_done
 from controllers.cli.yaml_writer import to_json
 from informer.errors import UnknownKind

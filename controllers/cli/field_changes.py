@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from controllers.cli.columns import dig
+from controllers.cli.raw import dig
 from controllers.cli.yaml_writer import to_yaml
 from informer.client import LAST_APPLIED
 from informer.codecs import Path, render, show

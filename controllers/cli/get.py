@@ -9,7 +9,8 @@ from typing import Literal
 
 import click
 
-from controllers.cli.columns import columns_of, event_time, labels_text
+from controllers.cli.columns import columns_of
+from controllers.cli.columns.events import event_time
 from controllers.cli.errors import CliError
 from controllers.cli.kinds import Kinds
 from controllers.cli.options import (
@@ -21,6 +22,7 @@ from controllers.cli.options import (
     selector_option,
 )
 from controllers.cli.past import definitions_at, object_key, objects_at, telling
+from controllers.cli.raw import labels_text
 from controllers.cli.session import Session, with_session
 from controllers.cli.table import Table
 from controllers.cli.targets import Target, kind_reference, parse_targets, read_targets, reference, single_target

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import click
 import msgspec
 
-from controllers.cli.columns import dig, event_time, items
+from controllers.cli.columns.events import event_time
 from controllers.cli.errors import CliError
 from controllers.cli.field_changes import FieldChange, field_changes, masked, readable_form, summary
 from controllers.cli.options import (
@@ -20,6 +20,7 @@ from controllers.cli.options import (
     resource_arguments,
 )
 from controllers.cli.past import OBJECTS, TRIES, Bounds, changes, find_kind, object_key, readable, telling, unreadable
+from controllers.cli.raw import dig, items
 from controllers.cli.session import Session, with_session
 from controllers.cli.table import Table
 from controllers.cli.targets import single_target

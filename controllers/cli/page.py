@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from controllers.cli.columns import NONE
+from controllers.cli.raw import NONE
 from controllers.cli.table import table
 
 _WORD = re.compile(r"(?<![A-Z])[A-Z]")

@@ -9,14 +9,14 @@ import click
 from controllers.apps.deployment.revisions import CHANGE_CAUSE, annotations_of, revision_of
 from controllers.apps.deployment.rollback import RevisionNotFound, replica_set_of, undo
 from controllers.apps.types import Deployment, ReplicaSet
-from controllers.cli.columns import items
-from controllers.cli.describers import pod_template
+from controllers.cli.describers.pods import pod_template
 from controllers.cli.durations import Duration
 from controllers.cli.editing import edit, edit_each
 from controllers.cli.errors import CliError
 from controllers.cli.following import cache_key, until
 from controllers.cli.options import KubectlCommand, global_options, namespace_option, resource_arguments
 from controllers.cli.page import Page
+from controllers.cli.raw import items
 from controllers.cli.session import Session, with_session
 from controllers.cli.table import table
 from controllers.cli.targets import parse_targets, read_targets, reference

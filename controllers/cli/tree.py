@@ -8,12 +8,12 @@ from datetime import datetime
 import click
 import msgspec
 
-from controllers.cli.columns import condition, dig, items, name_of
-from controllers.cli.describers import object_state
+from controllers.cli.describers.parts import object_state
 from controllers.cli.durations import age
 from controllers.cli.errors import CliError
 from controllers.cli.options import KubectlCommand, global_options, namespace_option, resource_arguments
 from controllers.cli.past import object_key, objects_at, telling
+from controllers.cli.raw import condition, dig, items, name_of
 from controllers.cli.session import Session, with_session
 from controllers.cli.table import table
 from controllers.cli.targets import single_target

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 import click
 
-from controllers.cli.columns import dig, items
 from controllers.cli.durations import Duration
 from controllers.cli.errors import CliError
 from controllers.cli.following import cache_key, until
@@ -22,6 +21,7 @@ from controllers.cli.options import (
     resource_arguments,
     selector_option,
 )
+from controllers.cli.raw import dig, items
 from controllers.cli.session import Session, with_session
 from controllers.cli.targets import Target, kind_reference, parse_targets
 from informer.cache import Cache, Stored

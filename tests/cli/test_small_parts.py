@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from controllers.cli.columns import columns_of, pod_status
+from controllers.cli.columns import columns_of
+from controllers.cli.columns.pods import pod_status
 from controllers.cli.durations import age, human_duration, parse_duration
 from controllers.cli.jsonpath import JsonPath
 from controllers.cli.page import Page, words

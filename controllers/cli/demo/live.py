@@ -14,10 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from controllers.apps.types import Deployment
-from controllers.cli.columns import node_status, number, pod_status
+from controllers.cli.columns.nodes import node_status
+from controllers.cli.columns.pods import pod_status
 from controllers.cli.demo.runner import Outcome
 from controllers.cli.demo.steps import NEW_IMAGE
 from controllers.cli.demo.world import World
+from controllers.cli.raw import number
 from controllers.core.types import Node, Pod
 from informer.reflector import ReflectorStatistics, State
 

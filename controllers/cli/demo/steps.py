@@ -11,7 +11,7 @@ from controllers.apps.deployment.arithmetic import fenceposts
 from controllers.apps.deployment.revisions import revision_of
 from controllers.apps.deployment.rollback import replica_set_of, undo
 from controllers.apps.types import Deployment, ReplicaSet
-from controllers.cli.columns import node_status
+from controllers.cli.columns.nodes import node_status
 from controllers.cli.demo.manifests import find_manifests
 from controllers.cli.demo.world import StepFailed, World
 from controllers.cli.editing import edit
