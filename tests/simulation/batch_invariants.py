@@ -73,13 +73,14 @@ def check_nothing_is_lost(history: Sequence[Revision]) -> None:
 
 
 def check_indexes(history: Sequence[Revision]) -> None:
-    """Each index succeeds once, and stays succeeded."""
+    """Each index succeeds once, and stays succeeded. A pod that was let go while it ran does not count."""
     succeeded: dict[tuple[str, str], set[str]] = defaultdict(set)
     completed: dict[str, set[int]] = defaultdict(set)
     for revision in history:
         for pod in revision.of(Pod):
             index = pod["metadata"].get("annotations", {}).get(INDEX_ANNOTATION)
-            if index is not None and pod["status"]["phase"] == "Succeeded":
+            tracked = TRACKING_FINALIZER in pod["metadata"].get("finalizers", ())
+            if index is not None and tracked and pod["status"]["phase"] == "Succeeded":
                 pods = succeeded[controller(pod), index]
                 pods.add(pod["metadata"]["uid"])
                 assert len(pods) == 1, f"revision {revision.number}: index {index} has succeeded again"
