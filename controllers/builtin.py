@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from controllers.apps.daemonset.controller import DaemonSetController
 from controllers.apps.deployment import DeploymentController
 from controllers.apps.replicaset import ReplicaSetController
 from controllers.apps.statefulset.controller import StatefulSetController
@@ -28,6 +29,7 @@ class Workloads(msgspec.Struct, frozen=True):
     deployments: DeploymentController
     replica_sets: ReplicaSetController
     stateful_sets: StatefulSetController
+    daemon_sets: DaemonSetController
     jobs: JobController
     cron_jobs: CronJobController
     scheduler: Scheduler
@@ -68,6 +70,7 @@ def add_workloads(
         deployments=DeploymentController(manager, events),
         replica_sets=ReplicaSetController(manager, events),
         stateful_sets=StatefulSetController(manager, events),
+        daemon_sets=DaemonSetController(manager, events),
         jobs=JobController(manager, events),
         cron_jobs=CronJobController(manager, events),
         scheduler=Scheduler(manager, events),
@@ -80,6 +83,7 @@ def add_workloads(
     workloads.deployments.register()
     workloads.replica_sets.register()
     workloads.stateful_sets.register()
+    workloads.daemon_sets.register()
     workloads.jobs.register()
     TTLAfterFinished(manager).register()
     workloads.cron_jobs.register()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from controllers.apps.daemonset.types import DaemonSet
 from controllers.apps.statefulset.types import StatefulSet
 from controllers.apps.types import ControllerRevision, Deployment, ReplicaSet
 from controllers.batch.types import CronJob, Job
@@ -27,6 +28,7 @@ BUILTIN_KINDS: Sequence[type[Resource]] = (
     Deployment,
     ReplicaSet,
     StatefulSet,
+    DaemonSet,
     ControllerRevision,
     Job,
     CronJob,
