@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from controllers.core.node_affinity import NodeAffinity, node_fits
-from controllers.core.taints import Taint, Toleration
+from controllers.core.taints import Taint, Toleration, untolerated
 from informer.cache import Stored
 
 Raw = dict[str, Any]
@@ -136,13 +136,9 @@ class Judge:
             return Place.LEAVE
         if not node_fits(self._selector, self._affinity, node.name, node.labels):
             return Place.LEAVE
-        place = Place.RUN
-        for taint in node.taints:
-            if taint.effect in (NO_SCHEDULE, NO_EXECUTE) and not any(each.covers(taint) for each in self._tolerations):
-                if taint.effect == NO_EXECUTE:
-                    return Place.LEAVE
-                place = Place.STAY
-        return place
+        if untolerated(node.taints, self._tolerations, NO_EXECUTE) is not None:
+            return Place.LEAVE
+        return Place.RUN if untolerated(node.taints, self._tolerations, NO_SCHEDULE) is None else Place.STAY
 
     def of(self, nodes: Iterable[DaemonNode]) -> dict[str, Place]:
         """All nodes that there are, by name; the others are forgotten. O(nodes)."""
