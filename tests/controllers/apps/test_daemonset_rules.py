@@ -10,7 +10,7 @@ import pytest
 
 from controllers.apps.daemonset.backoff import FailedPods
 from controllers.apps.daemonset.managing import manage
-from controllers.apps.daemonset.nodes import Judge, KnownNodes, Place, node_changed, tolerations_for
+from controllers.apps.daemonset.nodes import DaemonNode, Judge, KnownNodes, Place, node_changed, tolerations_for
 from controllers.apps.daemonset.pods import DaemonPod, PodMaker, decode_daemon_pod, pinned
 from controllers.apps.daemonset.rolling import roll
 from controllers.apps.daemonset.situation import Plan, next_status, situation_of
@@ -154,7 +154,7 @@ def test_which_nodes(pod: Raw, found: Raw, place: Place) -> None:
 
 
 def test_an_automatic_toleration_takes_the_place_of_one_that_ends() -> None:
-    given = [
+    given: list[Raw] = [
         {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5},
         {"key": "mine", "operator": "Exists"},
     ]
@@ -189,7 +189,12 @@ def test_only_labels_and_taints_of_a_node_count() -> None:
 def test_a_node_is_judged_again_only_when_it_looks_different(monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[str] = []
     judge = Judge.judge
-    monkeypatch.setattr(Judge, "judge", lambda self, node: judged.append(node.name) or judge(self, node))
+
+    def counted(self: Judge, node: DaemonNode) -> Place:
+        judged.append(node.name)
+        return judge(self, node)
+
+    monkeypatch.setattr(Judge, "judge", counted)
     nodes, mine = KnownNodes(), Judge({"nodeSelector": {"disk": "ssd"}})
     assert mine.is_news("a", nodes.one(stored(node("a"))))
     assert mine.of(nodes.of([stored(node("a")), stored(node("b", disk="ssd"))])) == {
@@ -214,7 +219,7 @@ def test_a_node_is_judged_again_only_when_it_looks_different(monkeypatch: pytest
 
 def test_a_pod_is_pinned_to_its_node_and_keeps_what_it_prefers() -> None:
     preferred = [{"weight": 1, "preference": {"matchExpressions": [expression("a", "Exists")]}}]
-    before = {
+    before: Raw = {
         "podAntiAffinity": {"x": 1},
         "nodeAffinity": {
             "preferredDuringSchedulingIgnoredDuringExecution": preferred,
