@@ -17,18 +17,21 @@ The order is Kubernetes': the kind's own checks and defaults, mutating hooks, th
 there is no API server in between: **hooks bind those who write through a client that has them**, in this process. Other
 programs on the same store, the command line included, are not asked. What has to hold for every object belongs into the
 kind's annotations and hooks, or has to be looked for by the reconciler.
+
+Plug-ins are what an API server asks of itself: they change an object before any hook sees it, and judge it after all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from informer.errors import AdmissionFailed, Forbidden, Invalid
-from informer.resources import Resource
+from informer.resources import Resource, ResourceType
+from kvstore.api import Compare
 
 R = TypeVar("R", bound=Resource)
 Operation: TypeAlias = Literal["create", "update", "delete"]
@@ -56,6 +59,30 @@ Hook: TypeAlias = Callable[[AdmissionRequest[Any]], Awaitable[None] | None]
 H = TypeVar("H", bound=Callable[..., Awaitable[None] | None])
 
 
+class Plugin:
+    """Built-in admission: subclass it and override what it is about. What it raises reaches the writer as it is.
+
+    Unlike a hook it is trusted: it is given the very object that is written, and no time limit.
+    """
+
+    def handles(self, kind: ResourceType, operation: Operation) -> bool:
+        """Whether it is to be asked. The answer has to be the same each time: it is asked for once."""
+        raise NotImplementedError
+
+    async def admit(self, request: AdmissionRequest[Any]) -> None:
+        """Change the object, or refuse it by raising. Before the hooks; not for deletes."""
+
+    async def validate(self, request: AdmissionRequest[Any]) -> None:
+        """Refuse the write by raising. After the hooks."""
+
+    async def conditions(self, request: AdmissionRequest[Any], *, live: bool) -> Sequence[Compare]:
+        """What has to hold in the store at the moment of a create, which fails without it. Raises what refuses it.
+
+        live: the last answer did not hold; ask the store itself.
+        """
+        return ()
+
+
 @dataclass(frozen=True, slots=True)
 class _Registered:
     name: str
@@ -80,10 +107,25 @@ class Admission:
         self._timeout = timeout
         self._mutating: list[_Registered] = []
         self._validating: list[_Registered] = []
+        self._plugins: list[Plugin] = []
+        self._asked: dict[tuple[ResourceType, Operation], tuple[Plugin, ...]] = {}
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Whether there are any hooks."""
         return bool(self._mutating or self._validating)
+
+    def add_plugin(self, plugin: Plugin) -> None:
+        """Ask it too, after those added before."""
+        self._plugins.append(plugin)
+        self._asked.clear()
+
+    def plugins(self, kind: ResourceType, operation: Operation) -> Sequence[Plugin]:
+        """Those that are to be asked about such a write. O(1)."""
+        found = self._asked.get((kind, operation))
+        if found is None:
+            found = tuple(plugin for plugin in self._plugins if plugin.handles(kind, operation))
+            self._asked[kind, operation] = found
+        return found
 
     def mutate(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,13 +19,13 @@ from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, cast
 import msgspec
 
 from informer import patch as patches
-from informer.admission import Admission, AdmissionRequest
+from informer.admission import Admission, AdmissionRequest, Plugin
 from informer.codecs import Raw, format_time, show
 from informer.conversion import annotation_of, carried, from_hub, to_hub
 from informer.errors import AlreadyExists, ApiError, Conflict, Invalid, NotFound, from_store
 from informer.managed_fields import Operation, record
 from informer.metadata import FOREGROUND, ORPHAN, check_metadata, controller_reference
-from informer.resources import Resource
+from informer.resources import Resource, ResourceType
 from informer.scale import CurrentScale, read_scale, set_replicas
 from informer.selectors import Selector, SelectorLike
 from informer.transforms import TRANSFORMED
@@ -241,14 +241,30 @@ class ObjectClient:
         for attempt in range(_GENERATE_TRIES if base else 1):
             if attempt and base:
                 metadata["name"] = self._generate(base)
-            key = cls.TYPE.key(metadata.get("namespace"), metadata["name"])
-            done, revision, present = await self._txn(key, 0, Put(key, new.encode()))
-            if done:
+            revision, present = await self._store_new(new)
+            if revision:
                 metadata["resourceVersion"] = revision
                 return new
         being = _decode(present.value)["metadata"] if present else {}
         note = "object is being deleted: " if being.get("deletionTimestamp") else ""
         raise AlreadyExists(f'{note}{cls.TYPE.qualified} "{metadata["name"]}" already exists')
+
+    async def _store_new(self, new: Resource) -> tuple[str, KeyValue | None]:
+        """The revision at which it was stored; "" and what bears its name if it was not."""
+        key = new.TYPE.key(new.namespace, new.name)
+        plugins = self._plugins(new.TYPE, "create")
+        if not plugins:
+            done, revision, present = await self._txn(key, 0, Put(key, new.encode()))
+            return revision if done else "", present
+        request = AdmissionRequest("create", new, None, None, self._field_manager)
+        for attempt in range(_CONFLICT_TRIES):
+            conditions: list[Compare] = []
+            for plugin in plugins:
+                conditions += await plugin.conditions(request, live=attempt > 0)
+            done, revision, present = await self._txn(key, 0, Put(key, new.encode()), conditions)
+            if done or present is not None or not conditions:
+                return revision if done else "", present
+        raise Conflict(f'{new.TYPE.qualified} "{new.name}" was not created: what it depends on keeps changing')
 
     async def update(self, obj: R) -> R:
         """Store everything but the status, and return the object as stored. Raises `NotFound`, `Conflict`, `Invalid`.
@@ -367,9 +383,11 @@ class ObjectClient:
                 old = cls.decode(current.value, version)
                 request = AdmissionRequest("delete", old, old, None, self._field_manager)
                 await self._admission.run_validating(request)
+            for plugin in self._plugins(cls.TYPE, "delete"):
+                await plugin.validate(AdmissionRequest("delete", obj, obj, None, self._field_manager))
             grace = self._mark_deleted(obj, propagation, grace_seconds)
             op: Op
-            if not grace and not metadata.get("finalizers"):
+            if not grace and not metadata.get("finalizers") and not obj.held():
                 op = DeleteRange(current.key)
             elif obj.encode() != current.value:
                 self._record(obj, "Update")
@@ -514,12 +532,17 @@ class ObjectClient:
             raise _stale(cls, name, str(current.mod_revision), version)
         return current
 
-    async def _txn(self, key: bytes, mod_revision: int, op: Op) -> tuple[bool, str, KeyValue | None]:
-        """Do `op` if the key is at this mod_revision (0: absent): whether it was, the revision, else what is there."""
+    async def _txn(
+        self, key: bytes, mod_revision: int, op: Op, conditions: Sequence[Compare] = ()
+    ) -> tuple[bool, str, KeyValue | None]:
+        """Do `op` if the key is at this mod_revision (0: absent): whether it was, the revision, else what is there.
+
+        conditions: what else has to hold.
+        """
         compare = Compare(key, CompareTarget.MOD, CompareResult.EQUAL, mod_revision)
         method = "DELETE" if isinstance(op, DeleteRange) else "PUT" if mod_revision else "POST"
         try:
-            answer = await self._client.txn((compare,), (op,), (Range(key),))
+            answer = await self._client.txn((compare, *conditions), (op,), (Range(key),))
         except kv.KvError as error:
             raise self._refused(method, error) from error
         self._requests[method, 409 if not answer.succeeded else 201 if method == "POST" else 200] += 1
@@ -574,7 +597,7 @@ class ObjectClient:
         if _generation_changes(cls, before, raw):
             metadata["generation"] = before["metadata"].get("generation", 0) + 1
         self._record(new, operation, subresource)
-        if deleting and not finalizers and not metadata.get("deletionGracePeriodSeconds"):
+        if deleting and not finalizers and not metadata.get("deletionGracePeriodSeconds") and not new.held():
             return await self._commit(new, current, DeleteRange(current.key))
         return await self._commit(new, current, Put(current.key, new.encode()))
 
@@ -616,8 +639,11 @@ class ObjectClient:
         """The object with its defaults, if it is a valid one and no hook refuses it."""
         new = _defaulted(cls, raw)
         request = None
+        operation: Literal["create", "update"] = "create" if old is None else "update"
+        plugins = self._plugins(cls.TYPE, operation)
+        for plugin in plugins:
+            await plugin.admit(AdmissionRequest(operation, new, old, subresource, self._field_manager))
         if self._admission:
-            operation: Literal["create", "update"] = "create" if old is None else "update"
             seen = None if old is None else old.__deepcopy__({})
             request = AdmissionRequest(operation, new, seen, subresource, self._field_manager)
             servers = dict(raw["metadata"])
@@ -629,7 +655,12 @@ class ObjectClient:
         _check_update(new, old)
         if request is not None and self._admission:
             await self._admission.run_validating(request)
+        for plugin in plugins:
+            await plugin.validate(AdmissionRequest(operation, new, old, subresource, self._field_manager))
         return new
+
+    def _plugins(self, kind: ResourceType, operation: Literal["create", "update", "delete"]) -> Sequence[Plugin]:
+        return () if self._admission is None else self._admission.plugins(kind, operation)
 
     async def _admit_status(self, new: R, old: R) -> None:
         assert self._admission is not None
@@ -671,6 +702,7 @@ class ObjectClient:
         else:
             metadata["deletionTimestamp"] = format_time(self._now().replace(microsecond=0) + timedelta(seconds=grace))
             metadata["generation"] = metadata.get("generation", 0) + 1
+            obj.mark_deleted()
         metadata["deletionGracePeriodSeconds"] = grace
         return grace
 

@@ -102,6 +102,10 @@ class Forbidden(ApiError):
     status = 403
 
 
+class NamespaceTerminating(Forbidden):
+    """The namespace is being deleted and takes nothing new. Kubernetes tells it by a cause of that name."""
+
+
 class AdmissionFailed(ApiError):
     """An admission hook gave no answer: nothing was written."""
 

@@ -379,6 +379,13 @@ class Resource(Model):
         """Hook: how many seconds the object stays after a deletion was asked for, at most `requested`."""
         return 0
 
+    def mark_deleted(self) -> None:
+        """Hook: what else is written into an object when its deletion is asked for the first time."""
+
+    def held(self) -> bool:
+        """Hook: whether something besides its finalizers and its grace keeps an object whose deletion was asked for."""
+        return False
+
     def __repr__(self) -> str:
         where = f"{self.namespace}/" if self.namespace else ""
         return f"<{self.TYPE.kind} {where}{self.name or self.metadata.generate_name + '*'}>"

@@ -22,7 +22,7 @@ from controllers.owners import controller_of, set_controller_reference
 from controllers.reconcile import Request, Result
 from informer import patch
 from informer.cache import Stored
-from informer.errors import ApiError
+from informer.errors import ApiError, NamespaceTerminating
 
 WORKERS = 5  # kube-controller-manager's --concurrent-replicaset-syncs
 BURST = 500  # kube-controller-manager's BurstReplicas: creates or deletes in one sync
@@ -101,6 +101,8 @@ class ReplicaSetController:
     async def _create(self, ctx: Context, rs: ReplicaSet, model: Pod) -> None:
         try:
             pod = await ctx.create(model)
+        except NamespaceTerminating:
+            return  # it takes no pods any more, and its own end is near
         except ApiError as error:
             self._recorder.event(rs, "Warning", "FailedCreate", f"Error creating: {error}")
             raise

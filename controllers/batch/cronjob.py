@@ -19,7 +19,7 @@ from controllers.owners import is_controlled_by, set_controller_reference
 from controllers.reconcile import Request, Result
 from informer import patch
 from informer.codecs import SCALARS, format_time
-from informer.errors import AlreadyExists, ApiError, Invalid
+from informer.errors import AlreadyExists, ApiError, Invalid, NamespaceTerminating
 
 WORKERS = 5  # kube-controller-manager's --concurrent-cron-job-syncs
 LATE = 0.1  # seconds after the time that a run is due: kube-controller-manager's, so that it never comes too early
@@ -167,6 +167,8 @@ class CronJobController:
             # The name tells the time, so this one was made for it, by a run that could not take note of it.
             found = await ctx.fetch(Job, job.name, cron.namespace)
             return found if found is not None and is_controlled_by(found, cron) else None
+        except NamespaceTerminating:
+            return None  # it takes nothing any more, and its own end is near
         except ApiError as error:
             self._event(cron, "Warning", "FailedCreate", f"Error creating job: {error}")
             raise

@@ -42,7 +42,7 @@ from controllers.reconcile import Request, Result
 from informer import patch
 from informer.cache import Stored
 from informer.codecs import format_time
-from informer.errors import ApiError, Conflict, NotFound
+from informer.errors import ApiError, Conflict, NamespaceTerminating, NotFound
 from informer.selectors import Selector
 
 WORKERS = 5  # kube-controller-manager's --concurrent-job-syncs
@@ -281,6 +281,8 @@ class _Sync:
     async def _create(self, model: Pod, done: _Managed) -> None:
         try:
             pod = await self._ctx.create(model)
+        except NamespaceTerminating:
+            return  # it takes no pods any more, and its own end is near
         except ApiError as error:
             self._controller.event(self._job, "Warning", "FailedCreate", f"Error creating: {error}")
             raise

@@ -12,10 +12,12 @@ from typing import Any, Concatenate, ParamSpec
 
 import click
 
+from controllers.admission import StoreLookups, add_builtin_admission
 from controllers.cli.kinds import Kinds
 from controllers.cli.logs import configure_logs
 from controllers.cli.options import Settings
 from controllers.stores import open_store
+from informer.admission import Admission
 from informer.client import ObjectClient
 from kvstore.api import Client
 
@@ -42,7 +44,9 @@ async def open_session(settings: Settings) -> AsyncIterator[Session]:
     """The store that the settings name, open until the end. Raises `StoreError` if it cannot be."""
     configure_logs("warning")
     async with open_store(settings.store) as client:
-        objects = ObjectClient(client, field_manager=_field_manager())
+        admission = Admission()
+        add_builtin_admission(admission, StoreLookups(ObjectClient(client)))
+        objects = ObjectClient(client, field_manager=_field_manager(), admission=admission)
         yield Session(client, objects, await Kinds.load(objects))
 
 

@@ -10,7 +10,7 @@ import asyncio
 import random
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -21,9 +21,10 @@ from controllers.core.types import Event
 from informer import patch
 from informer.client import DEFAULT_NAMESPACE
 from informer.codecs import format_time
+from informer.errors import ApiError, Unreachable
 from informer.resources import Resource
-from kvstore.api import Client
-from kvstore.errors import KvError, LeaseNotFound
+from kvstore.api import Client, Compare, Put
+from kvstore.errors import KvError, LeaseNotFound, Unavailable
 
 TTL = 3600.0  # seconds; kube-apiserver's --event-ttl
 CACHE = 4096  # client-go: how many events and objects are remembered for counting
@@ -124,6 +125,9 @@ class EventBroadcaster:
         self._lease = 0
         self._lease_until = 0.0
         self._recorded = self._throttled = self._dropped = self._written = 0
+        self.conditions: Callable[[str, bool], Awaitable[Sequence[Compare]]] | None = None
+        """Asked with the namespace, and with True if its last answer did not hold: what has to hold in the store for an
+        Event to be written there. Raises `ApiError` if none is to be."""
 
     def recorder(self, component: str) -> Recorder:
         """Records events in the name of a component."""
@@ -238,7 +242,8 @@ class EventBroadcaster:
             if attempt:
                 await asyncio.sleep(RETRY_AFTER * self._rng.random())
             try:
-                await self._client().put(key, data, lease=await self._current_lease())
+                if not await self._put(namespace, key, data):
+                    break
             except LeaseNotFound:
                 self._lease = 0
             except KvError as error:
@@ -247,6 +252,26 @@ class EventBroadcaster:
                 self._written += 1
                 return
         self._dropped += 1
+
+    async def _put(self, namespace: str, key: bytes, data: bytes) -> bool:
+        """Write it; False if its namespace takes nothing any more."""
+        if self.conditions is None:
+            await self._client().put(key, data, lease=await self._current_lease())
+            return True
+        for live in (False, True):
+            try:
+                conditions = await self.conditions(namespace, live)
+            except Unreachable as error:
+                raise Unavailable from error
+            except ApiError:
+                return False
+            lease = await self._current_lease()
+            if not conditions:
+                await self._client().put(key, data, lease=lease)
+                return True
+            if (await self._client().txn(conditions, (Put(key, data, lease),))).succeeded:
+                return True
+        return False
 
     async def _current_lease(self) -> int:
         # Events of some minutes share one lease, as in kube-apiserver: they go a little later than they must.

@@ -11,6 +11,9 @@ from typing import Annotated, Any, Literal
 
 from controllers.core.affinity import Affinity, PodSchedulingGate, TopologySpreadConstraint, validate_placement
 from controllers.core.defaults import default_pod_spec, pod_requests_from_limits
+from controllers.core.label_selector import LabelSelector
+from controllers.core.quantities import scaled
+from informer import patch
 from informer.errors import Invalid
 from informer.names import label_problem
 from informer.objects import Key, Model
@@ -375,6 +378,7 @@ class ServicePort(Model):
     protocol: str = "TCP"
     target_port: int | str | None
     node_port: int | None
+    app_protocol: str | None
 
 
 class ServiceSpec(Model):
@@ -384,8 +388,11 @@ class ServiceSpec(Model):
     selector: dict[str, str]
     ports: list[ServicePort]
     cluster_ip: Annotated[str, Key("clusterIP")] = ""
+    cluster_ips: Annotated[list[str], Key("clusterIPs")]
+    ip_families: list[str]
     external_name: str = ""
     session_affinity: str = "None"
+    publish_not_ready_addresses: bool = False
 
 
 class ServiceStatus(Model):
@@ -402,7 +409,7 @@ class Service(Resource, group="", version="v1", short_names=("svc",)):
     status: ServiceStatus
 
     def default(self) -> None:
-        """As kube-apiserver; addresses are not handed out."""
+        """As kube-apiserver; addresses are handed out later, see `controllers.discovery.addresses`."""
         spec = self.raw.setdefault("spec", {})
         spec.setdefault("type", "ClusterIP")
         spec.setdefault("sessionAffinity", "None")
@@ -460,22 +467,31 @@ class ServiceAccount(Resource, group="", version="v1", short_names=("sa",), stat
     automount_service_account_token: bool | None
 
 
-class PersistentVolumeClaimSpec(Model):
-    """How much storage of which kind."""
+class VolumeResources(Model):
+    """Quantities by resource; `storage` is the one there is."""
 
-    access_modes: list[str]
+    requests: dict[str, int | float | str]
+    limits: dict[str, int | float | str]
+
+
+class PersistentVolumeClaimSpec(Model):
+    """How much storage of which kind. `storage_class_name`: "" is no class at all, unset the cluster's default."""
+
+    access_modes: list[Literal["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"]]
+    selector: LabelSelector | None
     storage_class_name: str | None
     volume_name: str = ""
-    volume_mode: str = "Filesystem"
-    resources: ResourceRequirements
+    volume_mode: Literal["Filesystem", "Block"] = "Filesystem"
+    resources: VolumeResources
 
 
 class PersistentVolumeClaimStatus(Model):
-    """Whether a volume was found for it."""
+    """Whether a volume was found for it, and what that has."""
 
     phase: Literal["Pending", "Bound", "Lost"] = "Pending"
     access_modes: list[str]
     capacity: dict[str, int | float | str]
+    conditions: list[Condition]
 
 
 class PersistentVolumeClaim(Resource, group="", version="v1", short_names=("pvc",)):
@@ -488,6 +504,43 @@ class PersistentVolumeClaim(Resource, group="", version="v1", short_names=("pvc"
         """As kube-apiserver."""
         self.raw.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
         self.raw.setdefault("status", {}).setdefault("phase", "Pending")
+
+    def validate(self) -> None:
+        """It says how much, and in which ways."""
+        validate_claim_spec(self.raw["spec"], "spec")
+
+    def validate_update(self, old: PersistentVolumeClaim) -> None:
+        """A claim stays what it is, but for its volume and class while it has none, and for more storage."""
+        before, after = dict(old.raw.get("spec") or {}), dict(self.raw["spec"])
+        had, wants = (_requested_storage(each.pop("resources", None)) for each in (before, after))
+        if not before.get("volumeName"):
+            before["volumeName"] = after.get("volumeName")
+        if before.get("storageClassName") is None:
+            before["storageClassName"] = after.get("storageClassName")
+        if not patch.semantic_equal(before, after) or (wants != had and old.status.phase != "Bound"):
+            raise Invalid("spec", "is immutable after creation except resources.requests for bound claims")
+        if (wants or 0) < (had or 0):
+            raise Invalid("spec.resources.requests.storage", "field can not be less than previous value")
+
+
+def validate_claim_spec(spec: dict[str, Any], path: str) -> None:
+    """Raise `Invalid` for a claim that nothing could meet. `path` is where it stands."""
+    modes = spec.get("accessModes") or ()
+    if not modes:
+        raise Invalid(f"{path}.accessModes", "at least 1 access mode is required")
+    if "ReadWriteOncePod" in modes and len(modes) > 1:
+        raise Invalid(f"{path}.accessModes", "may not use ReadWriteOncePod with other access modes")
+    requested = _requested_storage(spec.get("resources"))
+    if requested is None:
+        raise Invalid(f"{path}.resources.requests.storage", "required")
+    if requested <= 0:
+        raise Invalid(f"{path}.resources.requests.storage", "must be greater than zero")
+
+
+def _requested_storage(resources: dict[str, Any] | None) -> int | None:
+    """In bytes; None if it does not say."""
+    requested = ((resources or {}).get("requests") or {}).get("storage")
+    return None if requested is None else scaled(requested)
 
 
 # ---- events and leases ----------------------------------------------------------------------------------------------

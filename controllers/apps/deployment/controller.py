@@ -19,6 +19,7 @@ from controllers.handlers import controller_owner
 from controllers.manager import Manager
 from controllers.reconcile import Request, Result
 from informer.cache import Stored
+from informer.errors import NamespaceTerminating
 from informer.selectors import Selector
 
 WORKERS = 5  # kube-controller-manager's --concurrent-deployment-syncs
@@ -84,7 +85,10 @@ class DeploymentController:
         claimed = await claim(ctx, deployment, ReplicaSet, deployment.spec.selector)
         replica_sets = [ReplicaSet.decode(stored.data, stored.revision) for stored in claimed]
         rollout = Rollout(ctx, deployment, replica_sets, self._recorder)
-        return await _sync(rollout)
+        try:
+            return await _sync(rollout)
+        except NamespaceTerminating:
+            return None  # every create will fail, and its own end is near
 
 
 async def _sync(rollout: Rollout) -> Result | None:

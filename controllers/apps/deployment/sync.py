@@ -17,7 +17,7 @@ from controllers.core.events import EventType, Recorder
 from controllers.owners import is_controlled_by, set_controller_reference
 from controllers.reconcile import Result
 from informer import patch
-from informer.errors import AlreadyExists, ApiError
+from informer.errors import AlreadyExists, ApiError, NamespaceTerminating
 
 Raw = dict[str, Any]
 
@@ -109,6 +109,8 @@ class Rollout:
             if self._take_revision_of(taken):
                 await self.write_status()
             return taken
+        except NamespaceTerminating:
+            raise  # its own end is near: nothing to tell
         except ApiError as error:
             message = f'Failed to create new replica set "{made.name}": {error}'
             self.event("ReplicaSetCreateError", message, "Warning")
