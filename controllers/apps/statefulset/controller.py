@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -46,7 +47,9 @@ from informer.errors import AlreadyExists, ApiError, Conflict, NotFound
 T = TypeVar("T")
 
 WORKERS = 5  # kube-controller-manager's --concurrent-statefulset-syncs
+IN_FLIGHT = 500  # its MaxBatchSize: pods that are made or deleted at once
 
+_KIND = b'"StatefulSet"'
 _owning_set = controller_owner(StatefulSet.TYPE)
 
 
@@ -73,13 +76,14 @@ class StatefulSetController:
         )
 
     def _of_pod(self, stored: Stored) -> Iterable[Request]:
-        if stored.meta.raw_owner_references:
-            if owned := _owning_set(stored):
-                return owned
-            if any(owner.controller for owner in stored.meta.owner_references):
-                return ()
+        # Most pods are of other kinds: that costs no decoding.
+        owners = stored.meta.raw_owner_references
+        if owners and _KIND in bytes(owners) and (owned := _owning_set(stored)):
+            return owned
         found = parent_and_ordinal(stored.name)
-        parent = self._stored_set(stored.namespace, found[0]) if found is not None else None
+        if found is None or any(owner.controller for owner in stored.meta.owner_references):
+            return ()
+        parent = self._stored_set(stored.namespace, found[0])
         return selecting([parent], stored) if parent is not None else ()
 
     def _of_claim(self, stored: Stored) -> Iterable[Request]:
@@ -183,10 +187,11 @@ class _Sync:
         try:
             await self._make_claims(ordinal, None)
             await self._ctx.create(pod)
+        except AlreadyExists as error:
+            # An earlier pod that goes, or somebody else's. Kubernetes tells nothing of it either.
+            raise Conflict(str(error)) from None
         except ApiError as error:
-            # A name that is taken shows in the cache, or is somebody else's; Kubernetes tells nothing of it either.
-            if not isinstance(error, AlreadyExists):
-                self._tell_pod("create", pod.name, error)
+            self._tell_pod("create", pod.name, error)
             raise
         self._tell_pod("create", pod.name)
 
@@ -240,10 +245,11 @@ class _Sync:
                 made = claims.claim_of(sts, template, ordinal)
                 try:
                     await self._ctx.create(made)
+                except AlreadyExists as error:
+                    raise Conflict(str(error)) from None
                 except ApiError as error:
-                    if not isinstance(error, AlreadyExists):
-                        about = f"create Claim {made.name} for Pod {name} in StatefulSet {sts.name}"
-                        self._tell(sts, "Warning", "FailedCreate", f"{about} failed error: {error}")
+                    about = f"create Claim {made.name} for Pod {name} in StatefulSet {sts.name}"
+                    self._tell(sts, "Warning", "FailedCreate", f"{about} failed error: {error}")
                     raise
                 about = f"create Claim {made.name} Pod {name} in StatefulSet {sts.name} success"
                 self._tell(sts, "Normal", "SuccessfulCreate", about)
@@ -302,7 +308,12 @@ class _Sync:
 
 async def _each(step: Callable[[T], Awaitable[None]], items: Sequence[T]) -> None:
     """Do it for all, 1, 2, 4, ... at once. Raises the first error, after those that were begun with it."""
-    pending = iter(items)
-    failure = await slow_start(len(items), lambda: step(next(pending)))
+    pending, gate = iter(items), asyncio.Semaphore(IN_FLIGHT)
+
+    async def one() -> None:
+        async with gate:
+            await step(next(pending))
+
+    failure = await slow_start(len(items), one)
     if failure is not None:
         raise failure
