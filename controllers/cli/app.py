@@ -56,7 +56,11 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "get": Entry("get:get", "Show objects, one or many, once or as they change."),
         "describe": Entry("describe:describe", "Show an object with all that belongs to it."),
         "apply": Entry("apply:apply", "Make objects agree with manifests."),
-        "create": Entry("apply:create", "Create objects from manifests."),
+        "create": Entry("create.command:create", "Create objects from manifests, or of options."),
+        "edit": Entry("edit:edit", "Change objects in an editor."),
+        "patch": Entry("patch:patch", "Change fields of objects."),
+        "label": Entry("label:label", "Set and remove labels."),
+        "annotate": Entry("annotate:annotate", "Set and remove annotations."),
         "delete": Entry("delete:delete", "Delete objects by name, label or manifest."),
         "wait": Entry("wait:wait", "Wait for a condition of objects."),
         "diff": Entry("diff:diff", "Show what differs between two revisions of the store."),
@@ -68,8 +72,16 @@ COMMANDS: dict[str, dict[str, Entry]] = {
     },
     "Workloads": {
         "scale": Entry("scale:scale", "Set the number of replicas."),
+        "autoscale": Entry("autoscale:autoscale", "Let an autoscaler choose the number of replicas."),
+        "expose": Entry("expose:expose", "Make a Service of a workload, a Pod or a Service."),
         "set": Entry("set_image:set_", "Change the image of a container."),
         "rollout": Entry("rollout:rollout", "Look at, undo, restart, pause and resume rollouts."),
+    },
+    "Nodes": {
+        "cordon": Entry("cordon:cordon", "Let no more pods be put on nodes."),
+        "uncordon": Entry("cordon:uncordon", "Let pods be put on nodes again."),
+        "drain": Entry("drain:drain", "Take the pods off nodes, as their disruption budgets allow."),
+        "taint": Entry("taint:taint", "Keep pods off nodes unless they tolerate it."),
     },
 }
 _ENTRIES = {name: entry for section in COMMANDS.values() for name, entry in section.items()}

@@ -81,6 +81,12 @@ def files(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(incomplete, type="file")]
 
 
+def nodes(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Names of nodes that the line has not yet."""
+    before = ctx.params.get("names") or ()
+    return [CompletionItem(each) for each in _names(ctx, "nodes", incomplete) if each not in before]
+
+
 def paths(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """Of `explain`: a kind, then field after field."""
     if "." not in incomplete:

@@ -8,10 +8,10 @@ from typing import Literal
 
 import click
 
+from controllers.cli.choosing import chosen_targets
 from controllers.cli.durations import Duration
 from controllers.cli.errors import CliError
 from controllers.cli.following import cached, until
-from controllers.cli.manifests import check_manifests, read_manifests
 from controllers.cli.options import (
     KubectlCommand,
     file_options,
@@ -21,7 +21,8 @@ from controllers.cli.options import (
     selector_option,
 )
 from controllers.cli.session import Session, with_session
-from controllers.cli.targets import Target, kind_reference, parse_targets, read_targets
+from controllers.cli.targets import kind_reference, read_targets
+from controllers.cli.telling import dry_run_option
 from informer.cache import Cache
 from informer.errors import NotFound
 from informer.resources import Resource
@@ -49,6 +50,7 @@ QUIET = 2.0  # seconds to wait before saying what is waited for
 @click.option("--now", "immediately", is_flag=True, help="A grace period of 1.")
 @click.option("--force", is_flag=True, help="A grace period of 0: do not wait for the node.")
 @click.option("--ignore-not-found", is_flag=True, help="An object that is not there is no error.")
+@dry_run_option
 @global_options
 @with_session
 async def delete(
@@ -66,13 +68,25 @@ async def delete(
     immediately: bool,
     force: bool,
     ignore_not_found: bool,
+    dry_run: bool,
 ) -> int:
     """Delete objects: by name, by label, all of a kind, or those in manifests."""
-    targets = _targets(session, resources, files, recursive, namespace, selector, everything)
+    targets = chosen_targets(
+        session,
+        resources,
+        namespace,
+        selector=selector,
+        everything=everything,
+        files=files,
+        recursive=recursive,
+    )
     found, problems = await read_targets(session.objects, targets, selector)
     grace = 0 if force else 1 if immediately else grace_period
     remaining: list[Resource] = []
     for obj in found:
+        if dry_run:
+            click.echo(f'{kind_reference(type(obj))} "{obj.name}" deleted (dry run)')
+            continue
         try:
             deleted = await session.objects.delete(
                 type(obj),
@@ -95,29 +109,6 @@ async def delete(
     if problems and not ignore_not_found:
         raise CliError(*problems)
     return 0
-
-
-def _targets(
-    session: Session,
-    resources: Sequence[str],
-    files: Sequence[str],
-    recursive: bool,
-    namespace: str | None,
-    selector: str,
-    everything: bool,
-) -> list[Target]:
-    if files:
-        if resources or selector or everything:
-            raise click.UsageError("-f says which objects: no names, -l or --all besides")
-        checked = check_manifests(read_manifests(files, recursive=recursive), session.kinds, namespace)
-        return [Target(type(each.object), each.object.name, each.object.namespace) for each in checked]
-    targets = parse_targets(session.kinds, resources, namespace)
-    unnamed = any(target.name is None for target in targets)
-    if unnamed and not (selector or everything):
-        raise click.UsageError("name the objects, or select them by -l, or say --all")
-    if everything and (selector or not unnamed):
-        raise click.UsageError("--all goes with kinds only, without names and without -l")
-    return targets
 
 
 async def _wait(session: Session, remaining: Sequence[Resource], timeout: float | None) -> None:

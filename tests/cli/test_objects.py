@@ -149,6 +149,7 @@ def test_what_is_there_is_shown_beside_what_is_not(web: Path, cli: Cli) -> None:
 
 
 def test_selectors_and_namespaces(web: Path, cli: Cli) -> None:
+    cli("create", "namespace", "other")
     cli("apply", "-f", web, "-n", "other")
     assert cli("get", "deploy", "-l", "app=web").lines[1].startswith("web")
     assert cli("get", "deploy", "-l", "app!=web").err.startswith("No resources found")

@@ -1,0 +1,1 @@
+"""`listwatch create`: objects from manifests, or of a few options. A file a kind."""
