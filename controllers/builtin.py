@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import msgspec
 
 from controllers.apps.daemonset.controller import DaemonSetController
@@ -14,8 +17,9 @@ from controllers.batch.ttl import TTLAfterFinished
 from controllers.core.events import EventBroadcaster
 from controllers.core.garbage import GarbageCollector
 from controllers.core.nodelifecycle import EVICTION_AFTER, NodeLifecycle
-from controllers.core.nodes import GRACE, RUN_TIME, Delay, NodeOptions, SimulatedNodes
+from controllers.core.nodes import GRACE, NodeOptions, SimulatedNodes
 from controllers.core.scheduler import Scheduler
+from controllers.core.stages import Delay, read_stages
 from controllers.core.types import Event
 from controllers.kinds import BUILTIN_KINDS
 from controllers.manager import Manager
@@ -43,19 +47,22 @@ def add_workloads(
     manager: Manager,
     *,
     nodes: int = 3,
-    pod_start_delay: Delay = (0.1, 0.3),
-    pod_ready_delay: Delay = (0.3, 1.0),
-    pod_delete_delay: Delay = (0.1, 0.4),
-    pod_run_time: Delay = RUN_TIME,
+    stages: Sequence[str | Path] = (),
+    pod_start_delay: Delay | None = None,
+    pod_ready_delay: Delay | None = None,
+    pod_delete_delay: Delay | None = None,
+    pod_run_time: Delay | None = None,
     node_grace: float = GRACE,
     eviction_after: float = EVICTION_AFTER,
 ) -> Workloads:
     """Add the controllers of Deployments, ReplicaSets, StatefulSets, Jobs and CronJobs, the scheduler, the garbage
     collector and simulated nodes.
 
-    nodes: how many, named node-1, node-2, ... Delays are in seconds, a pair is drawn from evenly: from bound to
-    Running, from Running to Ready, from a deletion's request to the end, and from Ready to the end of a pod that ends
-    by itself without saying when. node_grace: how long a node may be silent; eviction_after: how long its pods are
+    nodes: how many, named node-1, node-2, ... stages: how pods behave on them: YAML files, directories of such, and the
+    sets "general" (which is there unless "fast" is named), "fast" and "chaos"; StageError if they make no sense. Delays
+    are in seconds, a pair is drawn from evenly, None leaves them to the stages: from bound to Running, from Running to
+    Ready, from a deletion's request to the end, and from Ready to the end of a pod that ends by itself without saying
+    when. node_grace: how long a node may be silent; eviction_after: how long its pods are
     kept after that. 0 delays make pods ready in one write.
     """
     events = manager.events
@@ -74,7 +81,7 @@ def add_workloads(
         jobs=JobController(manager, events),
         cron_jobs=CronJobController(manager, events),
         scheduler=Scheduler(manager, events),
-        nodes=SimulatedNodes(manager, events, nodes, options),
+        nodes=SimulatedNodes(manager, events, nodes, options, read_stages(stages)),
         node_lifecycle=NodeLifecycle(manager, events, grace=node_grace, eviction_after=eviction_after),
         # Nothing owns an Event, and there are many.
         garbage=GarbageCollector(manager, events, [kind for kind in BUILTIN_KINDS if kind is not Event]),

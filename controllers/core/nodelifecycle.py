@@ -8,14 +8,15 @@ import msgspec
 import structlog
 
 from controllers.conditions import new_condition
-from controllers.core import stages
 from controllers.core.events import EventBroadcaster
 from controllers.core.nodes import GRACE, LEASE_NAMESPACE
 from controllers.core.pods import PodView, decode_pod
+from controllers.core.stages import set_condition
 from controllers.core.types import Lease, Node, Pod
 from controllers.manager import Manager
 from informer.cache import Stored
 from informer.client import ObjectClient
+from informer.codecs import format_time
 from informer.errors import ApiError, Conflict, NotFound
 from informer.shared import Handler
 
@@ -184,7 +185,8 @@ class NodeLifecycle:
         if not decode_pod(stored).ready:
             return
         pod = Pod.decode(stored.data, stored.revision)
-        stages.lose_node(pod.raw, self._manager.now())
+        stamp = format_time(self._manager.now().replace(microsecond=0))
+        set_condition(pod.raw["status"], "Ready", False, stamp, "NodeNotReady")
         try:
             await self._client.update_status(pod)
         except (Conflict, NotFound) as error:

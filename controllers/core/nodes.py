@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import random
+import math
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,9 +17,8 @@ import msgspec
 import structlog
 
 from controllers.conditions import new_condition
-from controllers.core import stages
 from controllers.core.events import EventBroadcaster, Reference
-from controllers.core.stages import Seen, Stage
+from controllers.core.stages import Delay, Option, Setting, Source, Stage, Stages, draw, read_stages
 from controllers.core.types import Lease, Node, Pod
 from controllers.manager import Manager
 from informer.cache import Stored
@@ -36,14 +36,13 @@ AT_ONCE = 256  # writes in flight together
 # kwok's nodes are as roomy: the simulation is about control, not about capacity.
 CAPACITY = {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods": "1000"}
 
-Delay = float | tuple[float, float]
-RUN_TIME: Delay = (1.0, 3.0)  # seconds
+AT_A_STRETCH = 16  # stages that a pod goes through in one write
 
 log = structlog.get_logger("controllers")
 
 
 class NodeOptions(msgspec.Struct, frozen=True):
-    """How simulated nodes behave. A delay is in seconds; a pair is drawn from evenly.
+    """How simulated nodes behave. A delay is in seconds, a pair is drawn from evenly, None leaves it to the stages.
 
     start_delay: from bound to Running. ready_delay: from Running to Ready; with 0 both are one write. delete_delay:
     from a deletion's request to the pod's end. run_time: from Ready to the end of a pod that ends by itself and does
@@ -51,16 +50,26 @@ class NodeOptions(msgspec.Struct, frozen=True):
     often.
     """
 
-    start_delay: Delay = (0.1, 0.3)
-    ready_delay: Delay = (0.3, 1.0)
-    delete_delay: Delay = (0.1, 0.4)
-    run_time: Delay = RUN_TIME
+    start_delay: Delay | None = None
+    ready_delay: Delay | None = None
+    delete_delay: Delay | None = None
+    run_time: Delay | None = None
     grace: float = GRACE
     capacity: dict[str, str] = msgspec.field(default_factory=lambda: dict(CAPACITY))
 
+    def delays(self) -> dict[Option, Delay]:
+        """Those that take the place of what the stages say."""
+        named: dict[Option, Delay | None] = {
+            "start": self.start_delay,
+            "ready": self.ready_delay,
+            "run": self.run_time,
+            "delete": self.delete_delay,
+        }
+        return {option: delay for option, delay in named.items() if delay is not None}
+
 
 class NodesStatistics(msgspec.Struct, frozen=True):
-    """alive: nodes whose kubelet runs; pods: on them; due: transitions waiting; done: transitions by stage; failed:
+    """alive: nodes whose kubelet runs; pods: on them; due: stages waiting; done: how often, by stage; failed:
     writes that had to be tried again; heartbeats: leases renewed."""
 
     alive: int
@@ -71,12 +80,15 @@ class NodesStatistics(msgspec.Struct, frozen=True):
     heartbeats: int
 
 
-class _Planned(msgspec.Struct):
-    """What a pod waits for. An entry of the heap counts only if its ticket is still the pod's."""
+class _Planned(msgspec.Struct, gc=False):
+    """What an object waits for: one stage of those that it fits. An entry of the heap counts only if its ticket is
+    still the object's. revision: the one that was looked at."""
 
     node: str
-    stage: Stage | None
+    fit: tuple[Stage, ...] | None = None
+    stage: Stage | None = None
     ticket: int = 0
+    revision: str = ""
 
 
 class _Kubelet(msgspec.Struct):
@@ -88,21 +100,33 @@ class _Kubelet(msgspec.Struct):
 
 
 class SimulatedNodes:
-    """`count` nodes named node-1, node-2, ...; `kill` and `revive` any of them."""
+    """`count` nodes named node-1, node-2, ...; `kill` and `revive` any of them.
+
+    stages: how pods behave on them; `read_stages([])` if None. Raises StageError for stages that make no sense.
+    """
 
     def __init__(
-        self, manager: Manager, events: EventBroadcaster, count: int, options: NodeOptions | None = None
+        self,
+        manager: Manager,
+        events: EventBroadcaster,
+        count: int,
+        options: NodeOptions | None = None,
+        stages: Sequence[Source] | None = None,
     ) -> None:
         self._manager = manager
         self._recorder = events.recorder("kubelet")
         self.options = options or NodeOptions()
         self._kubelets = {name: _kubelet(name, number) for number, name in _names(count)}
-        self._pods: dict[str, _Planned] = {}
+        sources = read_stages([]) if stages is None else stages
+        delays = self.options.delays()
+        self._pod_stages, self._node_stages = Stages(sources, "Pod", delays), Stages(sources, "Node", delays)
+        # By key: that of a pod has a namespace, that of a node has none.
+        self._planned: dict[str, _Planned] = {}
         self._addresses: dict[str, str] = {}
         self._heap: list[tuple[float, int, str]] = []
         self._tickets = itertools.count(1)
         self._wakeup = asyncio.Event()
-        self._done = dict.fromkeys(Stage, 0)
+        self._done = dict.fromkeys((each.name for each in (*self._pod_stages.all, *self._node_stages.all)), 0)
         self._failed = self._heartbeats = 0
 
     @property
@@ -122,9 +146,9 @@ class SimulatedNodes:
         """The nodes at this moment."""
         return NodesStatistics(
             alive=sum(kubelet.alive for kubelet in self._kubelets.values()),
-            pods=len(self._pods),
-            due=sum(planned.stage is not None for planned in self._pods.values()),
-            done={stage.value: count for stage, count in self._done.items()},
+            pods=sum("/" in key for key in self._planned),
+            due=sum(planned.stage is not None for planned in self._planned.values()),
+            done=dict(self._done),
             failed=self._failed,
             heartbeats=self._heartbeats,
         )
@@ -139,8 +163,10 @@ class SimulatedNodes:
         if kubelet.alive:
             return
         kubelet.alive = True
-        for stored in self._manager.informer(Pod).cache.list():
-            self.pod_seen(stored)
+        for pod in self._manager.informer(Pod).cache.list():
+            self.seen(self._pod_stages, pod)
+        if self._node_stages.all and (node := self._manager.informer(Node).cache.get(name)) is not None:
+            self.seen(self._node_stages, node)
         self._wakeup.set()
 
     # ---- running ---------------------------------------------------------------------------------------------------
@@ -152,13 +178,17 @@ class SimulatedNodes:
         async with asyncio.TaskGroup() as group:
             for kubelet in self._kubelets.values():
                 await self._register(kubelet)
-            registration = pods.add_handler(_Pods(self), name="simulated nodes")
+            registrations = [pods.add_handler(_Objects(self, self._pod_stages), name="simulated nodes")]
+            if self._node_stages.all:
+                handler = _Objects(self, self._node_stages)
+                registrations.append(self._manager.informer(Node).add_handler(handler, name="simulated nodes"))
             try:
                 group.create_task(self._beat(), name="node heartbeats")
                 while True:
                     await self._work()
             finally:
-                registration.remove()
+                for registration in registrations:
+                    registration.remove()
 
     async def _work(self) -> None:
         """Do what is due, or wait until something is."""
@@ -166,7 +196,7 @@ class SimulatedNodes:
         due: list[str] = []
         while self._heap and self._heap[0][0] <= now and len(due) < AT_ONCE:
             _, ticket, key = heapq.heappop(self._heap)
-            planned = self._pods.get(key)
+            planned = self._planned.get(key)
             if planned is not None and planned.ticket == ticket:
                 due.append(key)
         if due:
@@ -184,120 +214,122 @@ class SimulatedNodes:
         heapq.heappush(self._heap, (asyncio.get_running_loop().time() + delay, planned.ticket, key))
         self._wakeup.set()
 
-    def _delay(self, seen: Seen) -> float:
-        if seen.seconds is not None:
-            return draw(seen.seconds, self._manager.rng)
-        options = self.options
-        match seen.next:
-            case Stage.READYING:
-                delay = options.ready_delay
-            case Stage.FINISHING:
-                delay = options.run_time
-            case Stage.ENDING:
-                delay = options.delete_delay
-            case _:
-                delay = options.start_delay
-        return draw(delay, self._manager.rng)
+    # ---- stages ----------------------------------------------------------------------------------------------------
 
-    # ---- pods ------------------------------------------------------------------------------------------------------
-
-    def pod_seen(self, stored: Stored) -> None:
-        """A pod is there, or changed."""
+    def seen(self, stages: Stages, stored: Stored) -> None:
+        """An object is there, or changed."""
         key = stored.key
         try:
-            seen = stages.look(stored.data)
+            document = stages.decode(stored.data)
         except msgspec.ValidationError as error:
-            log.info("pod_not_understood", pod=key, error=str(error))
+            log.info("object_not_understood", key=key, error=str(error))
             return
-        kubelet = self._kubelets.get(seen.node)
+        name = key if stages is self._node_stages else (document.get("spec") or {}).get("nodeName", "")
+        kubelet = self._kubelets.get(name)
         if kubelet is None or not kubelet.alive:
             return
-        planned = self._pods.get(key)
+        planned = self._planned.get(key)
         if planned is None:
-            planned = self._pods[key] = _Planned(seen.node, None)
-        if seen.pod_ip:
-            self._addresses.setdefault(seen.pod_ip, key)
-        if seen.next is planned.stage:
-            return
-        planned.stage = seen.next
-        planned.ticket = 0
-        if seen.next is not None:
-            self._plan(key, planned, self._delay(seen))
+            planned = self._planned[key] = _Planned(name)
+        if (address := (document.get("status") or {}).get("podIP")) is not None:
+            self._addresses.setdefault(address, key)
+        planned.revision = stored.revision
+        fit = stages.fit(document)
+        # What it waits for goes on as long as it could wait for the same.
+        if fit != planned.fit:
+            self._choose(stages, key, planned, fit, document)
 
-    def pod_gone(self, stored: Stored) -> None:
-        """A pod is gone."""
-        if self._pods.pop(stored.key, None) is not None:
-            seen = stages.look(stored.data)
-            if self._addresses.get(seen.pod_ip) == stored.key:
-                del self._addresses[seen.pod_ip]
+    def _choose(self, stages: Stages, key: str, planned: _Planned, fit: tuple[Stage, ...], document: Any) -> None:
+        planned.fit, planned.stage, planned.ticket = fit, None, 0
+        if not fit:
+            return
+        stage = stages.choose(fit, document, self._manager.rng)
+        delay = draw(stage.delay_of(document, self._manager.now()), self._manager.rng)
+        if delay < math.inf:
+            planned.stage = stage
+            self._plan(key, planned, delay)
+
+    def gone(self, stored: Stored) -> None:
+        """An object is gone."""
+        if self._planned.pop(stored.key, None) is not None:
+            address = (self._pod_stages.decode(stored.data).get("status") or {}).get("podIP", "")
+            if self._addresses.get(address) == stored.key:
+                del self._addresses[address]
 
     async def _advance(self, key: str) -> None:
-        """Take the pod one stage on, from the state in the cache."""
-        planned = self._pods.get(key)
-        stored = self._manager.informer(Pod).cache.get(key)
+        """Take the object one stage on, from the state in the cache."""
+        cls: type[Pod] | type[Node] = Pod if "/" in key else Node
+        stages = self._pod_stages if cls is Pod else self._node_stages
+        planned = self._planned.get(key)
+        stored = self._manager.informer(cls).cache.get(key)
         if planned is None or stored is None:
             return
         kubelet = self._kubelets[planned.node]
-        seen = stages.look(stored.data)
-        if not kubelet.alive or seen.node != planned.node:
-            del self._pods[key]
+        if not kubelet.alive:
+            del self._planned[key]
             return
-        planned.stage = seen.next
-        if seen.next is None:
+        if stored.revision != planned.revision:
+            # The cache is ahead of what was told: look at that first.
+            ticket = planned.ticket
+            self.seen(stages, stored)
+            if planned.ticket != ticket:
+                return
+        stage, ticket = planned.stage, planned.ticket
+        if stage is None:
             return
-        ticket = planned.ticket
         try:
-            await self._write(kubelet, stored, seen.next, kept=seen.kept)
+            written = await self._perform(kubelet, stored, stage, stages)
         except NotFound:
             return
         except ApiError as error:
-            # Somebody changed the pod meanwhile, or nobody knows what became of the write: look again.
+            # Somebody changed it meanwhile, or nobody knows what became of the write: look again.
             self._failed += 1
             if not isinstance(error, Conflict):
-                log.info("pod_not_written", pod=key, stage=seen.next.value, error=str(error))
-            if self._pods.get(key) is planned and planned.ticket == ticket:
+                log.info("stage_failed", key=key, stage=stage.name, error=str(error))
+            if self._planned.get(key) is planned and planned.ticket == ticket:
                 self._plan(key, planned, RETRY)
             return
-        self._done[seen.next] += 1
+        if written and self._planned.get(key) is planned and planned.ticket == ticket:
+            # What came of it is looked at anew, even if it is the same once more.
+            planned.fit = None
+            if int(planned.revision) >= written and (stored := self._manager.informer(cls).cache.get(key)) is not None:
+                self.seen(stages, stored)
 
-    async def _write(self, kubelet: _Kubelet, stored: Stored, stage: Stage, *, kept: bool) -> None:
-        client, now = self._client, self._manager.now()
+    async def _perform(self, kubelet: _Kubelet, stored: Stored, stage: Stage, stages: Stages) -> int:
+        """Go through a stage, and through those that follow at once, in one write; its revision, 0 for a deletion."""
+        client, rng, key = self._client, self._manager.rng, stored.key
+        cls: type[Pod] | type[Node] = Pod if stages is self._pod_stages else Node
+        setting = Setting(self._manager.now(), kubelet.host_ip, kubelet.name, lambda: self._address(kubelet, key), rng)
         name, namespace, uid = stored.name, stored.namespace, stored.meta.uid or ""
-        if stage is Stage.ENDING:
-            if kept:
-                # Somebody waits for the pod's end before it may go: they have to see how it ended.
-                pod = Pod.decode(stored.data, stored.revision)
-                stages.terminate(pod.raw, now)
-                await client.replace(pod, subresource="status")
-            await client.delete(Pod, name, namespace, uid=uid, grace_seconds=0)
-            return
-        pod = Pod.decode(stored.data, stored.revision)
-        raw = pod.raw
-        reference = Reference(Pod.TYPE.api_version, Pod.TYPE.kind, namespace, name, uid)
-        ended = False
-        if stage is Stage.PULLING:
-            stages.fail_to_pull(raw, now, host_ip=kubelet.host_ip, uid=uid)
-        elif stage is Stage.STARTING:
-            address = self._address(kubelet, stored.key)
-            stages.start(raw, now, host_ip=kubelet.host_ip, pod_ip=address, uid=uid)
-            if self.options.ready_delay == 0:
-                stages.make_ready(raw, now)
-        elif stage is Stage.FINISHING:
-            ended = stages.finish(raw, now, stages.exit_codes(raw, self._manager.rng))
-        elif stage is Stage.RESTARTING:
-            stages.restart(raw, now)
-        else:
-            stages.make_ready(raw, now)
-        await client.replace(pod, subresource="status")
-        for container in raw["spec"]["containers"]:
-            if stage in (Stage.STARTING, Stage.RESTARTING):
-                self._recorder.event(reference, "Normal", "Started", f"Started container {container['name']}")
-            elif stage is Stage.FINISHING and not ended:
-                message = f"Back-off restarting failed container {container['name']} in pod {name}"
-                self._recorder.event(reference, "Warning", "BackOff", message)
-            elif stage is Stage.PULLING:
-                message = f'Failed to pull image "{container["image"]}": not found'
-                self._recorder.event(reference, "Warning", "Failed", message)
+        obj = cls.decode(stored.data, stored.revision)
+        raw, done = obj.raw, [stage]
+        # Whoever keeps a pod by a finalizer has to see how it ended; of another one nothing is left to be seen.
+        if stage.effect.delete and not _kept(raw):
+            await client.delete(cls, name, namespace, uid=uid, grace_seconds=0)
+            self._done[stage.name] += 1
+            return 0
+        events = stage.effect.apply(raw, setting)
+        while stage.immediate and not stage.effect.delete and len(done) < AT_A_STRETCH:
+            fit = stages.fit(raw)
+            if not fit:
+                break
+            following = stages.choose(fit, raw, rng)
+            delay = following.delay_of(raw, setting.now)
+            if delay not in (0, (0, 0)) or following.effect.delete:
+                break
+            stage = following
+            done.append(stage)
+            events += stage.effect.apply(raw, setting)
+        written = int((await client.replace(obj, subresource="status")).metadata.resource_version or 0)
+        if stage.effect.delete:
+            written = 0
+            await client.delete(cls, name, namespace, uid=uid, grace_seconds=0)
+        for each in done:
+            self._done[each.name] += 1
+        reference = Reference(cls.TYPE.api_version, cls.TYPE.kind, namespace, name, uid)
+        for event in events:
+            self._recorder.event(reference, event.type, event.reason, event.message)
+        return written
 
     def _address(self, kubelet: _Kubelet, key: str) -> str:
         """An address of the node's subnet that no pod has. O(1) as long as few are taken."""
@@ -411,23 +443,25 @@ class SimulatedNodes:
         self._heartbeats += 1
 
 
-class _Pods(Handler):
-    def __init__(self, nodes: SimulatedNodes) -> None:
+class _Objects(Handler):
+    def __init__(self, nodes: SimulatedNodes, stages: Stages) -> None:
         self._nodes = nodes
+        self._stages = stages
 
     def on_add(self, new: Stored, initial: bool) -> None:
-        self._nodes.pod_seen(new)
+        self._nodes.seen(self._stages, new)
 
     def on_update(self, old: Stored, new: Stored) -> None:
-        self._nodes.pod_seen(new)
+        self._nodes.seen(self._stages, new)
 
     def on_delete(self, old: Stored, final_state_known: bool) -> None:
-        self._nodes.pod_gone(old)
+        self._nodes.gone(old)
 
 
-def draw(delay: Delay, rng: random.Random) -> float:
-    """The delay, or one drawn from the pair."""
-    return rng.uniform(*delay) if isinstance(delay, tuple) else delay
+def _kept(raw: dict[str, Any]) -> bool:
+    """Whether a finalizer keeps a pod that has not ended."""
+    ended = (raw.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    return bool(raw["metadata"].get("finalizers")) and not ended
 
 
 def _names(count: int) -> list[tuple[int, str]]:

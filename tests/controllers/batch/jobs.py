@@ -7,7 +7,9 @@ from typing import Any
 
 from controllers.batch.stock import final_condition
 from controllers.batch.types import CronJob, Job
-from controllers.core.stages import EXIT_CODE, RUN_SECONDS, finish
+from controllers.core.stages import EXIT_CODE, RUN_SECONDS
+from controllers.core.stages.kubelet import Setting, change_containers, follow
+from controllers.core.stages.reading import ContainerChange
 from controllers.core.types import Pod
 from informer.errors import Conflict
 from tests.controllers.cluster import Cluster, virtual_now
@@ -75,7 +77,10 @@ async def end(it: Cluster, pod: Pod, code: int = 0) -> None:
     """End a pod, as its kubelet would."""
     while True:
         found = await it.client.get(Pod, pod.name, "default")
-        finish(found.raw, virtual_now(), [code] * len(found.spec.containers))
+        ending = ContainerChange(in_=["running"], state="terminated", back_off=True)
+        setting = Setting(virtual_now())
+        change_containers(found.raw, [ending], setting, lambda change, container: code)
+        follow(found.raw, setting)
         try:
             await it.client.replace(found, subresource="status")
         except Conflict:

@@ -381,7 +381,9 @@ async def test_a_pod_that_is_being_deleted_is_replaced_at_once_or_after_its_end(
     store: Client, policy: str, at_once: bool
 ) -> None:
     async with cluster(store, pod_delete_delay=60.0, **FAST) as it:
-        await it.client.create(job(podReplacementPolicy=policy))
+        slow = job(podReplacementPolicy=policy)
+        slow.raw["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 60
+        await it.client.create(slow)
         (pod,) = await running(it, 1)
         await it.client.delete(Pod, pod.name, "default")
         began = now()

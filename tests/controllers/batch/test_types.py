@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from controllers.batch.types import CONTROLLER_UID_LABEL, JOB_NAME_LABEL, Job
-from controllers.core.stages import look
+from controllers.core.stages import Stages, read_stages
 from informer.client import ObjectClient
 from informer.errors import Invalid
 from informer.patch import encode
 from kvstore.api import Client
 from tests.controllers.batch.jobs import cron_job, job
+from tests.controllers.cluster import EPOCH
 
 INDEXED: dict[str, Any] = {"completionMode": "Indexed", "completions": 3}
 FAIL = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}}
@@ -129,25 +131,28 @@ async def test_what_no_cron_job_may_say(store: Client, spec: dict[str, Any], pat
 
 
 @pytest.mark.parametrize(
-    ("annotations", "command", "stage", "seconds"),
+    ("annotations", "command", "seconds"),
     [
-        ({}, ["perl"], "finishing", None),
-        ({}, ["sh", "-c", "sleep 5; exit 1"], "finishing", 5.0),
-        ({}, ["sleep", "0.5"], "finishing", 0.5),
-        ({}, ["sleep", "infinity"], None, None),
-        ({"listwatch.dev/run-seconds": "7"}, ["sleep", "5"], "finishing", 7.0),
-        ({"listwatch.dev/run-seconds": "5,1"}, [], "finishing", (1.0, 5.0)),
-        ({"listwatch.dev/run-seconds": "forever"}, [], None, None),
-        ({"listwatch.dev/run-seconds": "soon"}, [], "finishing", None),
+        ({}, ["perl"], (1.0, 3.0)),
+        ({}, ["sh", "-c", "sleep 5; exit 1"], 5.0),
+        ({}, ["sleep", "0.5"], 0.5),
+        ({}, ["sleep", "infinity"], math.inf),
+        ({"listwatch.dev/run-seconds": "7"}, ["sleep", "5"], 7.0),
+        ({"listwatch.dev/run-seconds": "5,1"}, [], (1.0, 5.0)),
+        ({"listwatch.dev/run-seconds": "forever"}, [], math.inf),
+        ({"listwatch.dev/run-seconds": "soon"}, [], (1.0, 3.0)),
     ],
 )
-def test_how_long_a_pod_runs(annotations: dict[str, str], command: list[str], stage: str | None, seconds: Any) -> None:
+def test_how_long_a_pod_runs(annotations: dict[str, str], command: list[str], seconds: Any) -> None:
     pod = {
         "metadata": {"annotations": annotations},
         "spec": {"restartPolicy": "Never", "containers": [{"command": command}]},
         "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
     }
-    seen = look(encode(pod))
-    assert (seen.next, seen.seconds) == (stage, seconds)
+    stages = Stages(read_stages([]), "Pod", {})
+    seen = stages.decode(encode(pod))
+    (stage,) = stages.fit(seen)
+    assert stage.name == "pod-complete"
+    assert stage.delay_of(seen, EPOCH) == seconds
     pod["spec"] = {"restartPolicy": "Always", "containers": [{"command": command}]}
-    assert look(encode(pod)).next is None
+    assert stages.fit(stages.decode(encode(pod))) == ()
