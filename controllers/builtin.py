@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from controllers.admission import CachedLookups, add_builtin_admission, open_namespace
 from controllers.apps.daemonset.controller import DaemonSetController
 from controllers.apps.deployment import DeploymentController
 from controllers.apps.replicaset import ReplicaSetController
@@ -16,15 +17,24 @@ from controllers.batch.job import JobController
 from controllers.batch.ttl import TTLAfterFinished
 from controllers.core.events import EventBroadcaster
 from controllers.core.garbage import GarbageCollector
+from controllers.core.namespaces import NamespaceController
 from controllers.core.nodelifecycle import EVICTION_AFTER, NodeLifecycle
 from controllers.core.nodes import GRACE, NodeOptions, SimulatedNodes
-from controllers.core.scheduler import Scheduler
+from controllers.core.quota import ResourceQuotaController
+from controllers.core.scheduling.framework import Plugin
+from controllers.core.scheduling.scheduler import Scheduler
 from controllers.core.stages import Delay, read_stages
 from controllers.core.types import Event
+from controllers.discovery.addresses import ServiceAddresses
+from controllers.discovery.backends import Backends
+from controllers.discovery.endpoints import EndpointsController
+from controllers.discovery.endpointslice import EndpointSliceController
 from controllers.kinds import BUILTIN_KINDS
 from controllers.manager import Manager
 from controllers.policy.disruption import DisruptionController
 from controllers.policy.stale import StaleDisruptionTargets
+from controllers.storage.binder import VolumeBinder
+from kvstore.api import Compare
 
 
 class Workloads(msgspec.Struct, frozen=True):
@@ -39,6 +49,7 @@ class Workloads(msgspec.Struct, frozen=True):
     scheduler: Scheduler
     nodes: SimulatedNodes
     node_lifecycle: NodeLifecycle
+    namespaces: NamespaceController
     garbage: GarbageCollector
     events: EventBroadcaster
 
@@ -54,6 +65,7 @@ def add_workloads(
     pod_run_time: Delay | None = None,
     node_grace: float = GRACE,
     eviction_after: float = EVICTION_AFTER,
+    scheduler_plugins: Sequence[Plugin] | None = None,
 ) -> Workloads:
     """Add the controllers of Deployments, ReplicaSets, StatefulSets, Jobs and CronJobs, the scheduler, the garbage
     collector and simulated nodes.
@@ -63,7 +75,8 @@ def add_workloads(
     are in seconds, a pair is drawn from evenly, None leaves them to the stages: from bound to Running, from Running to
     Ready, from a deletion's request to the end, and from Ready to the end of a pod that ends by itself without saying
     when. node_grace: how long a node may be silent; eviction_after: how long its pods are
-    kept after that. 0 delays make pods ready in one write.
+    kept after that. 0 delays make pods ready in one write. scheduler_plugins: the rules about where pods go, instead of
+    `controllers.core.scheduling.default_plugins()`.
     """
     events = manager.events
     options = NodeOptions(
@@ -80,9 +93,10 @@ def add_workloads(
         daemon_sets=DaemonSetController(manager, events),
         jobs=JobController(manager, events),
         cron_jobs=CronJobController(manager, events),
-        scheduler=Scheduler(manager, events),
+        scheduler=Scheduler(manager, events, scheduler_plugins),
         nodes=SimulatedNodes(manager, events, nodes, options, read_stages(stages)),
         node_lifecycle=NodeLifecycle(manager, events, grace=node_grace, eviction_after=eviction_after),
+        namespaces=NamespaceController(manager),
         # Nothing owns an Event, and there are many.
         garbage=GarbageCollector(manager, events, [kind for kind in BUILTIN_KINDS if kind is not Event]),
         events=events,
@@ -96,8 +110,28 @@ def add_workloads(
     workloads.cron_jobs.register()
     DisruptionController(manager, events).register()
     StaleDisruptionTargets(manager).register()
+    VolumeBinder(manager, events).register()
+    backends = Backends(manager)
+    backends.register()
+    EndpointsController(manager, events, backends).register()
+    EndpointSliceController(manager, events, backends).register()
+    ServiceAddresses(manager, events).register()
+    workloads.namespaces.register()
+    ResourceQuotaController(manager).register()
     workloads.garbage.register()
     workloads.node_lifecycle.register()
     workloads.scheduler.register()
     workloads.nodes.register()
+    _admit(manager, eviction_after)
     return workloads
+
+
+def _admit(manager: Manager, eviction_after: float) -> None:
+    """Let the manager write as through kube-apiserver."""
+    lookups = CachedLookups(manager)
+    add_builtin_admission(manager.admission, lookups, toleration_seconds=eviction_after)
+
+    async def conditions(namespace: str, live: bool) -> Sequence[Compare]:
+        return await open_namespace(lookups, namespace, "events", live=live)
+
+    manager.events.conditions = conditions

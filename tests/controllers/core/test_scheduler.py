@@ -77,7 +77,10 @@ async def test_a_pod_that_fits_nowhere_waits_until_there_is_room(store: Client) 
         await it.client.create(pod())
         await it.client.create(pod("more", cpu="2"))
         await scheduled(it)
-        assert await refused(it, "more") == "0/1 nodes are available: 1 Insufficient cpu."
+        assert await refused(it, "more") == (
+            "0/1 nodes are available: 1 Insufficient cpu. "
+            "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+        )
         await asyncio.sleep(60)
         version = (await it.client.get(Pod, "more", "default")).metadata.resource_version
         await asyncio.sleep(600)

@@ -1,0 +1,64 @@
+"""Resources: what a pod asks for has to be there; the emptier a node the better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from controllers.core.scheduling.cluster import Cluster
+from controllers.core.scheduling.framework import Change, Filter, Plugin, Refusal, Score
+from controllers.core.scheduling.node import NodeInfo
+from controllers.core.scheduling.pod import PodInfo
+
+TOO_MANY_PODS: Final = "Too many pods"
+
+
+class NodeResourcesFit(Plugin):
+    """Requests of cpu, memory, ephemeral storage and what else nodes offer, and the number of pods.
+
+    Score: kube-scheduler's LeastAllocated, the mean of the free shares of cpu and memory.
+    """
+
+    woken_by = frozenset([Change.NODE, Change.POD_GONE])
+
+    def filter(self, pod: PodInfo, cluster: Cluster) -> Filter | None:
+        """Every pod takes room."""
+        asked = list(pod.needs.requests.items())
+
+        def judge(node: NodeInfo) -> Refusal | None:
+            allocatable, used = node.allocatable, node.used
+            if len(node.pods) < node.most_pods:
+                for resource, amount in asked:
+                    if amount > allocatable.get(resource, 0) - used.get(resource, 0):
+                        break
+                else:
+                    return None
+            return _refusal(node, asked)
+
+        return judge
+
+    def score(self, pod: PodInfo, cluster: Cluster) -> Score | None:
+        """Every pod takes room."""
+        cpu, memory = pod.needs.compared_cpu, pod.needs.compared_memory
+
+        def judge(nodes: Sequence[NodeInfo]) -> Sequence[float]:
+            return [
+                (_free(node.compared_cpu + cpu, node.cpu) + _free(node.compared_memory + memory, node.memory)) / 2
+                for node in nodes
+            ]
+
+        return judge
+
+
+def _free(used: int, has: int) -> float:
+    return 100 * (has - used) / has if used < has else 0.0
+
+
+def _refusal(node: NodeInfo, asked: list[tuple[str, int]]) -> Refusal:
+    reasons = [] if len(node.pods) < node.most_pods else [TOO_MANY_PODS]
+    for resource, amount in asked:
+        if amount > node.allocatable.get(resource, 0) - node.used.get(resource, 0):
+            reasons.append(f"Insufficient {resource}")
+    # More than the whole node has: nobody's leaving would help.
+    final = any(amount > node.allocatable.get(resource, 0) for resource, amount in asked)
+    return Refusal(tuple(reasons), final)
