@@ -8,6 +8,7 @@ from controllers.apps.daemonset.types import DaemonSet
 from controllers.apps.statefulset.types import StatefulSet
 from controllers.apps.types import ControllerRevision, Deployment, ReplicaSet
 from controllers.batch.types import CronJob, Job
+from controllers.core.limits import LimitRange, ResourceQuota
 from controllers.core.scheduling.types import PriorityClass
 from controllers.core.types import (
     ConfigMap,
@@ -21,7 +22,9 @@ from controllers.core.types import (
     Service,
     ServiceAccount,
 )
+from controllers.discovery.types import Endpoints, EndpointSlice
 from controllers.policy.types import PodDisruptionBudget
+from controllers.storage.types import PersistentVolume, StorageClass
 from informer.resources import Resource
 
 BUILTIN_KINDS: Sequence[type[Resource]] = (
@@ -36,12 +39,18 @@ BUILTIN_KINDS: Sequence[type[Resource]] = (
     Node,
     Namespace,
     Service,
+    Endpoints,
+    EndpointSlice,
     ConfigMap,
     Secret,
     ServiceAccount,
     PersistentVolumeClaim,
+    PersistentVolume,
+    StorageClass,
     PodDisruptionBudget,
     PriorityClass,
+    ResourceQuota,
+    LimitRange,
     Lease,
     Event,
 )

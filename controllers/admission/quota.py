@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -93,8 +94,12 @@ class QuotaAdmission(Plugin):
 
     async def _judge(self, quotas: Sequence[ResourceQuota], batch: Sequence[_Charge]) -> None:
         """Charge what there is room for, each object to all quotas that count it or to none."""
+        client, namespace = self._lookups.client, batch[0].obj.namespace
         errors: dict[_Charge, ApiError] = {}
         try:
+            if _fill(quotas, batch)[1]:
+                # Nobody is refused on the word of a cache, which may not know of the room that there is by now.
+                quotas = (await client.list(ResourceQuota, namespace)).items
             for _ in range(TRIES):
                 quotas = await self._charge(quotas, [each for each in batch if each not in errors], errors)
                 if not quotas:
@@ -112,36 +117,45 @@ class QuotaAdmission(Plugin):
         self, quotas: Sequence[ResourceQuota], batch: Sequence[_Charge], errors: dict[_Charge, ApiError]
     ) -> list[ResourceQuota]:
         """One try; the quotas that were changed by others meanwhile, as they are now."""
-        used = {quota.name: _thousandths(quota, "used") for quota in quotas}
-        before = {name: dict(amounts) for name, amounts in used.items()}
-        for charge in batch:
-            concerned = [quota for quota in quotas if _concerns(quota, charge)]
-            try:
-                after = {quota.name: _with(quota, used[quota.name], charge) for quota in concerned}
-            except Forbidden as error:
-                errors[charge] = error
-            else:
-                used |= after
+        client = self._lookups.client
+        filled, refused = _fill(quotas, batch)
+        errors |= refused
         again: list[ResourceQuota] = []
         for quota in quotas:
-            if used[quota.name] == before[quota.name]:
+            if quota.name not in filled:
                 continue
+            status = {**quota.raw["status"], "used": quantities(filled[quota.name])}
             try:
-                charged = ResourceQuota.from_raw(
-                    {
-                        "metadata": quota.raw["metadata"],
-                        "status": {**(quota.raw.get("status") or {}), "used": quantities(used[quota.name])},
-                    }
+                await client.update_status(
+                    ResourceQuota.from_raw({"metadata": quota.raw["metadata"], "status": status})
                 )
-                await self._lookups.client.update_status(charged)
             except Conflict:
-                try:
-                    again.append(await self._lookups.client.get(ResourceQuota, quota.name, quota.namespace))
-                except NotFound:
-                    continue
+                with contextlib.suppress(NotFound):
+                    again.append(await client.get(ResourceQuota, quota.name, quota.namespace))
             except NotFound:
                 continue  # it limits nothing any more
         return again
+
+
+def _fill(
+    quotas: Sequence[ResourceQuota], batch: Sequence[_Charge]
+) -> tuple[dict[str, Usage], dict[_Charge, Forbidden]]:
+    """What is used of the quotas with all that there is room for, by name, and why there is none for the others."""
+    used = {quota.name: _thousandths(quota, "used") for quota in quotas}
+    filled: dict[str, Usage] = {}
+    refused: dict[_Charge, Forbidden] = {}
+    for charge in batch:
+        try:
+            after = {
+                quota.name: _with(quota, filled.get(quota.name, used[quota.name]), charge)
+                for quota in quotas
+                if _concerns(quota, charge)
+            }
+        except Forbidden as error:
+            refused[charge] = error
+        else:
+            filled |= after
+    return {name: after for name, after in filled.items() if after != used[name]}, refused
 
 
 def _concerns(quota: ResourceQuota, charge: _Charge) -> bool:

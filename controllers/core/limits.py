@@ -134,7 +134,7 @@ class LimitRange(Resource, group="", version="v1", short_names=("limits",), stat
 
     def _validate_item(self, item: dict[str, Any], path: str) -> None:
         order = ("min", "defaultRequest", "default", "max")
-        for field in (*order, "maxLimitRequestRatio"):
+        for field in (*reversed(order), "maxLimitRequestRatio"):
             _check_quantities(item, field, path)
             if field.startswith("default") and item["type"] != "Container" and item.get(field):
                 raise Invalid(f"{path}.{field}", f"may not be specified when `type` is '{item['type']}'")
