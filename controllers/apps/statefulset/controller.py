@@ -266,13 +266,15 @@ class _Sync:
     async def _settle_owner(self, stored: PersistentVolumeClaim, pod: StatefulPod | None, *, wanted: bool) -> bool:
         metadata = stored.raw["metadata"]
         references = claims.wanted_references(self._sts, stored, pod, wanted=wanted)
-        if references == (metadata.get("ownerReferences") or []):
+        conflicting = claims.conflicting(self._sts, stored, pod)
+        if references == (metadata.pop("ownerReferences", None) or []):
             return False
-        if claims.conflicting(self._sts, stored, pod):
+        if conflicting:
             about = f"PersistentVolumeClaim {stored.name} has a conflicting OwnerReference that acts as a managing"
             text = f"{about} controller, the retention policy is ignored for this claim"
             self._tell(self._sts, "Warning", "ConflictingController", text)
-        metadata["ownerReferences"] = references
+        if references:
+            metadata["ownerReferences"] = references
         try:
             await self._ctx.update(stored)
         except NotFound:

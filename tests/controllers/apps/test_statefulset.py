@@ -296,7 +296,7 @@ async def test_a_rolling_update_goes_from_the_highest_down(store: Client) -> Non
 
 
 async def test_an_update_stops_at_the_partition(store: Client) -> None:
-    rolling = {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}}
+    rolling: dict[str, Any] = {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}}
     async with cluster(store, **FAST) as it:
         await it.client.create(web(**rolling))
         await settled(it)
@@ -333,7 +333,7 @@ async def _images(it: Cluster, expected: list[str]) -> bool:
 
 
 async def test_max_unavailable_takes_several_at_once(store: Client) -> None:
-    rolling = {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 2}}}
+    rolling: dict[str, Any] = {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 2}}}
     async with cluster(store, **FAST) as it:
         await it.client.create(web(4, podManagementPolicy="Parallel", **rolling))
         await settled(it)

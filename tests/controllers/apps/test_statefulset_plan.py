@@ -195,9 +195,8 @@ def test_status(spec: dict[str, Any], pods: str, counts: str, current: str) -> N
     sts.default()
     found = [pod(text) for text in pods.split()]
     status, after = next_status(sts, found, current="old", update="new", collisions=0, deleted=(), now=NOW)
-    kinds = (("ready", "readyReplicas"), ("available", "availableReplicas"))
-    kinds += (("current", "currentReplicas"), ("updated", "updatedReplicas"))
-    shown = ", ".join(f"{status.get(field, 0)} {kind}" for kind, field in kinds)
+    fields = ("ready", "available", "current", "updated")
+    shown = ", ".join(f"{status.get(f'{field}Replicas', 0)} {field}" for field in fields)
     assert f"{shown} of {status['replicas']}" == counts
     assert (status["currentRevision"], status["updateRevision"], status["collisionCount"]) == (current, "new", 0)
     assert after == (7 if "Y" in pods else None)
