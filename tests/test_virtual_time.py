@@ -70,3 +70,14 @@ def test_waiting_for_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
 
     with pytest.raises(RuntimeError, match="stuck"):
         run_virtual(main())
+
+
+def test_no_timer_runs_before_its_time() -> None:
+    async def main() -> list[float]:
+        loop, ran = asyncio.get_running_loop(), list[float]()
+        loop.call_at(1.0, lambda: None)
+        loop.call_at(1.0 + 1e-12, lambda: ran.append(loop.time()))
+        await asyncio.sleep(2)
+        return ran
+
+    assert run_virtual(main()) == [1.0 + 1e-12]

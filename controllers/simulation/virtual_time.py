@@ -46,6 +46,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         selector = _JumpingSelector()
         selector.loop = self
         super().__init__(selector)
+        # asyncio runs timers that much too early. Who then looks at the clock and waits again would do so for ever.
+        self._clock_resolution = 0.0
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="virtual-time")
         self.set_default_executor(self._pool)
 
