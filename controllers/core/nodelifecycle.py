@@ -1,4 +1,4 @@
-"""The node lifecycle controller: a node that is not heard of is lost, and so are, after a while, its pods."""
+"""The node lifecycle controller: it watches what nodes say of themselves, and taints those that pods should avoid."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import structlog
 from controllers.conditions import new_condition
 from controllers.core.events import EventBroadcaster
 from controllers.core.nodes import GRACE, LEASE_NAMESPACE
-from controllers.core.pods import PodView, decode_pod
+from controllers.core.podgc import PodGC
+from controllers.core.pods import decode_pod
 from controllers.core.stages import set_condition
+from controllers.core.taint_eviction import NO_EXECUTE, NOT_READY, UNREACHABLE, TaintEviction
 from controllers.core.types import Lease, Node, Pod
 from controllers.manager import Manager
 from informer.cache import Stored
@@ -21,14 +23,25 @@ from informer.errors import ApiError, Conflict, NotFound
 from informer.shared import Handler
 
 EVICTION_AFTER = 300.0  # seconds; the toleration of not-ready and unreachable that Kubernetes gives every pod
-UNREACHABLE = "node.kubernetes.io/unreachable"
+NO_SCHEDULE = "NoSchedule"
+UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
+# By what a condition of the node says: type and status.
+CONDITION_TAINTS = {
+    ("Ready", "False"): ((NOT_READY, NO_SCHEDULE), (NOT_READY, NO_EXECUTE)),
+    ("Ready", "Unknown"): ((UNREACHABLE, NO_SCHEDULE), (UNREACHABLE, NO_EXECUTE)),
+    ("MemoryPressure", "True"): (("node.kubernetes.io/memory-pressure", NO_SCHEDULE),),
+    ("DiskPressure", "True"): (("node.kubernetes.io/disk-pressure", NO_SCHEDULE),),
+    ("PIDPressure", "True"): (("node.kubernetes.io/pid-pressure", NO_SCHEDULE),),
+    ("NetworkUnavailable", "True"): (("node.kubernetes.io/network-unavailable", NO_SCHEDULE),),
+}
+_OURS = {(UNSCHEDULABLE, NO_SCHEDULE), *(taint for taints in CONDITION_TAINTS.values() for taint in taints)}
 RETRY = 0.5  # seconds after writes that failed
 
 log = structlog.get_logger("controllers")
 
 
 class NodeStatistics(msgspec.Struct, frozen=True):
-    """lost: nodes not heard of now; evicted: pods deleted by force since the start."""
+    """lost: nodes not heard of now; evicted: pods deleted since the start, by taints or because their node had gone."""
 
     lost: int
     evicted: int
@@ -42,11 +55,11 @@ class _Watched(msgspec.Struct):
 
 
 class NodeLifecycle:
-    """Watches the leases of nodes.
+    """Watches nodes and their leases.
 
-    grace: seconds without a renewal after which a node is marked NotReady (Unknown) and tainted, and its pods not
-    ready. eviction_after: seconds after that until its pods are deleted by force, so that their controllers replace
-    them elsewhere. Kubernetes' pods stay Terminating, for the machine may still run them; a simulated one does not.
+    grace: seconds without a renewal after which a node is marked NotReady (Unknown), and its pods not ready. Taints
+    follow the conditions of a node. eviction_after: how long a pod that says nothing of it stays on a node that is not
+    ready or unreachable.
     """
 
     def __init__(
@@ -60,10 +73,11 @@ class NodeLifecycle:
         self._manager = manager
         self._recorder = events.recorder("node-controller")
         self._grace = grace
-        self._eviction_after = eviction_after
+        self._eviction = TaintEviction(manager, events, eviction_after)
+        self._collector = PodGC(manager)
         self._nodes: dict[str, _Watched] = {}
+        self._changed: set[str] = set()
         self._wakeup = asyncio.Event()
-        self._evicted = 0
 
     @property
     def _client(self) -> ObjectClient:
@@ -75,7 +89,8 @@ class NodeLifecycle:
 
     def statistics(self) -> NodeStatistics:
         """The controller at this moment."""
-        return NodeStatistics(lost=sum(node.marked for node in self._nodes.values()), evicted=self._evicted)
+        lost = sum(node.marked for node in self._nodes.values())
+        return NodeStatistics(lost=lost, evicted=self._eviction.evicted + self._collector.collected)
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -86,8 +101,11 @@ class NodeLifecycle:
         try:
             for registration in registrations:
                 await registration.wait_synced()
-            while True:
-                await self._check()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._eviction.run(), name="taint eviction")
+                group.create_task(self._collector.run(), name="pod gc")
+                while True:
+                    await self._check()
         finally:
             for registration in registrations:
                 registration.remove()
@@ -104,40 +122,41 @@ class NodeLifecycle:
         if watched.marked:
             self._wakeup.set()
 
-    def appeared(self, name: str) -> None:
-        """A node is there: it has the grace period to say something."""
+    def seen(self, name: str) -> None:
+        """A node is there, or changed. One that is new has the grace period to say something."""
         if name not in self._nodes:
             self.heard(name)
+        self._changed.add(name)
+        self._wakeup.set()
+
+    def gone(self, name: str) -> None:
+        """A node is gone."""
+        self._nodes.pop(name, None)
+        self._changed.discard(name)
 
     async def _check(self) -> None:
-        """Treat every node by how long it has been silent, then sleep until the next could be lost."""
+        """Treat every node by how long it has been silent and by what it says, then sleep until one could be lost."""
+        self._wakeup.clear()
         now = asyncio.get_running_loop().time()
         due: list[float] = []
         for name, watched in list(self._nodes.items()):
-            lost_at = watched.heard + self._grace
-            evict_at = lost_at + self._eviction_after
             try:
-                if now < lost_at:
-                    if watched.marked:
-                        await self._welcome(name)
-                        watched.marked = False
-                    due.append(lost_at)
-                    continue
-                if not watched.marked:
+                if now < watched.heard + self._grace:
+                    watched.marked = False
+                    due.append(watched.heard + self._grace)
+                elif not watched.marked:
                     watched.marked = await self._mark(name)
-                    if not watched.marked:
-                        del self._nodes[name]
-                        continue
-                if now >= evict_at:
-                    await self._evict(name)
-                    # A pod that was being bound to it just then is found the next time.
-                    due.append(now + self._grace)
-                else:
-                    due.append(evict_at)
             except ApiError as error:
-                log.info("node_not_handled", node=name, error=str(error))
+                log.info("node_not_marked", node=name, error=str(error))
                 due.append(now + RETRY)
-        self._wakeup.clear()
+        for name in sorted(self._changed):
+            self._changed.discard(name)
+            try:
+                await self._follow(name)
+            except ApiError as error:
+                log.info("node_not_tainted", node=name, error=str(error))
+                self._changed.add(name)
+                due.append(now + RETRY)
         try:
             async with asyncio.timeout_at(min(due, default=None)):
                 await self._wakeup.wait()
@@ -145,41 +164,52 @@ class NodeLifecycle:
             return
 
     async def _mark(self, name: str) -> bool:
-        """The node is lost: say so of it and of its pods. False if there is no such node and it has no pods."""
+        """Nobody hears of the node: say so of it. False if there is no such node."""
         try:
             node = await self._client.get(Node, name)
         except NotFound:
-            return bool(self._pods_of(name))
+            self._nodes.pop(name, None)
+            return False
         now = self._manager.now()
         if node.ready:
             self._recorder.event(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady")
-        conditions = node.raw["status"].get("conditions") or []
+        conditions = node.raw.setdefault("status", {}).get("conditions") or []
         for condition in conditions:
             if condition["status"] != "Unknown":
                 told = new_condition(
                     condition["type"], "Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.", now
                 )
                 condition.update(told)
-        node = await self._client.update_status(node)
-        taints = node.raw.setdefault("spec", {}).get("taints") or []
-        if not any(taint["key"] == UNREACHABLE for taint in taints):
-            added = [{"key": UNREACHABLE, "effect": effect} for effect in ("NoSchedule", "NoExecute")]
-            node.raw["spec"]["taints"] = [*taints, *added]
-            await self._client.update(node)
-        await asyncio.gather(*(self._lose(stored) for stored in self._pods_of(name)))
+        await self._client.update_status(node)
         return True
 
-    async def _welcome(self, name: str) -> None:
-        """The node is heard of again: its kubelet says so of itself, here only the taints go."""
+    async def _follow(self, name: str) -> None:
+        """Bring a node's taints in line with its conditions, and its pods, if it is not ready."""
         try:
             node = await self._client.get(Node, name)
         except NotFound:
             return
-        taints = node.raw.setdefault("spec", {}).get("taints") or []
-        kept = [taint for taint in taints if taint["key"] != UNREACHABLE]
-        if len(kept) != len(taints):
-            node.raw["spec"]["taints"] = kept
+        spec = node.raw.setdefault("spec", {})
+        conditions = (node.raw.get("status") or {}).get("conditions") or []
+        wanted = [taint for each in conditions for taint in CONDITION_TAINTS.get((each["type"], each["status"]), ())]
+        if spec.get("unschedulable"):
+            wanted.append((UNSCHEDULABLE, NO_SCHEDULE))
+        taints = spec.get("taints") or []
+        there = {(taint["key"], taint["effect"]) for taint in taints}
+        kept = [each for each in taints if (each["key"], each["effect"]) in {*wanted, *(there - _OURS)}]
+        stamp = format_time(self._manager.now().replace(microsecond=0))
+        added = [
+            {"key": key, "effect": effect, "timeAdded": stamp} for key, effect in wanted if (key, effect) not in there
+        ]
+        if added or len(kept) != len(taints):
+            spec["taints"] = [*kept, *added]
+            if not spec["taints"]:
+                del spec["taints"]
             await self._client.update(node)
+        if any(key in (NOT_READY, UNREACHABLE) for key, _ in wanted):
+            # Nodes are lost so seldom that looking at every pod then costs less than an index of all of them always.
+            pods = self._manager.informer(Pod).cache.list()
+            await asyncio.gather(*(self._lose(stored) for stored in pods if decode_pod(stored).node == name))
 
     async def _lose(self, stored: Stored) -> None:
         if not decode_pod(stored).ready:
@@ -191,25 +221,6 @@ class NodeLifecycle:
             await self._client.update_status(pod)
         except (Conflict, NotFound) as error:
             log.info("pod_not_marked", pod=stored.key, error=str(error))
-
-    async def _evict(self, name: str) -> None:
-        """Delete its pods by force. Raises the first error, after all were tried."""
-        pods = [(stored, decode_pod(stored)) for stored in self._pods_of(name)]
-        results = await asyncio.gather(*(self._delete(stored, pod) for stored, pod in pods), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-
-    async def _delete(self, stored: Stored, pod: PodView) -> None:
-        try:
-            await self._client.delete(Pod, pod.name, stored.namespace, uid=pod.uid, grace_seconds=0)
-        except NotFound:
-            return
-        self._evicted += 1
-
-    def _pods_of(self, name: str) -> list[Stored]:
-        # Nodes are lost so seldom that looking at every pod then costs less than an index of all of them always.
-        return [stored for stored in self._manager.informer(Pod).cache.list() if decode_pod(stored).node == name]
 
 
 class _Leases(Handler):
@@ -230,4 +241,10 @@ class _Nodes(Handler):
         self._lifecycle = lifecycle
 
     def on_add(self, new: Stored, initial: bool) -> None:
-        self._lifecycle.appeared(new.name)
+        self._lifecycle.seen(new.name)
+
+    def on_update(self, old: Stored, new: Stored) -> None:
+        self._lifecycle.seen(new.name)
+
+    def on_delete(self, old: Stored, final_state_known: bool) -> None:
+        self._lifecycle.gone(old.name)

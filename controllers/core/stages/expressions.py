@@ -24,6 +24,7 @@ _TOKEN = re.compile(
 _SLEEP = re.compile(r"\bsleep\s+(\d+(?:\.\d+)?|infinity)\b")
 
 Values = list[Any]
+Run = Callable[[Any, Values], None]
 
 
 class Shape:
@@ -55,30 +56,48 @@ class Shape:
         if self._each is not None:
             return list[self._each.type()] | None  # type: ignore[misc]
         fields = {name: shape.type() for name, shape in self._fields.items()}
-        return TypedDict("Seen", fields, total=False) | None
+        return TypedDict("Seen", fields, total=False) | None  # type: ignore[operator]
 
 
 class _Step(Protocol):
-    def run(self, values: Values) -> Values: ...
+    def compiled(self, then: Run) -> Run:
+        """A function that takes a value and hands what this step makes of it to the next."""
+        ...
 
-    def reach(self, shapes: list[Shape]) -> list[Shape]: ...
+    def reach(self, shapes: list[Shape]) -> list[Shape]:
+        """The shapes of what it gives, from those of what it is given."""
+        ...
+
+
+def _collect(value: Any, found: Values) -> None:
+    found.append(value)
 
 
 class _Field(msgspec.Struct, frozen=True):
     name: str
 
-    def run(self, values: Values) -> Values:
+    def compiled(self, then: Run) -> Run:
         name = self.name
-        found = [value.get(name) for value in values if isinstance(value, dict)]
-        return [value for value in found if value is not None]
+
+        def run(value: Any, found: Values) -> None:
+            if type(value) is dict and (each := value.get(name)) is not None:
+                then(each, found)
+
+        return run
 
     def reach(self, shapes: list[Shape]) -> list[Shape]:
         return [shape.field(self.name) for shape in shapes]
 
 
 class _Each(msgspec.Struct, frozen=True):
-    def run(self, values: Values) -> Values:
-        return [each for value in values if isinstance(value, list) for each in value if each is not None]
+    def compiled(self, then: Run) -> Run:
+        def run(value: Any, found: Values) -> None:
+            if type(value) is list:
+                for each in value:
+                    if each is not None:
+                        then(each, found)
+
+        return run
 
     def reach(self, shapes: list[Shape]) -> list[Shape]:
         return [shape.each() for shape in shapes]
@@ -89,10 +108,16 @@ class _Select(msgspec.Struct, frozen=True):
     wanted: str | int | None
     equal: bool
 
-    def run(self, values: Values) -> Values:
-        if self.wanted is None:
-            return [value for value in values if any(self.path.run([value]))]
-        return [value for value in values if (self.wanted in self.path.run([value])) is self.equal]
+    def compiled(self, then: Run) -> Run:
+        inner, wanted, equal = self.path.compiled(_collect), self.wanted, self.equal
+
+        def run(value: Any, found: Values) -> None:
+            there: Values = []
+            inner(value, there)
+            if any(there) if wanted is None else (wanted in there) is equal:
+                then(value, found)
+
+        return run
 
     def reach(self, shapes: list[Shape]) -> list[Shape]:
         for shape in self.path.reach(shapes):
@@ -103,12 +128,10 @@ class _Select(msgspec.Struct, frozen=True):
 class _Pipe(msgspec.Struct, frozen=True):
     steps: tuple[_Step, ...]
 
-    def run(self, values: Values) -> Values:
-        for step in self.steps:
-            if not values:
-                break
-            values = step.run(values)
-        return values
+    def compiled(self, then: Run) -> Run:
+        for step in reversed(self.steps):
+            then = step.compiled(then)
+        return then
 
     def reach(self, shapes: list[Shape]) -> list[Shape]:
         for step in self.steps:
@@ -121,12 +144,20 @@ class _Either(msgspec.Struct, frozen=True):
 
     options: tuple[_Step, ...]
 
-    def run(self, values: Values) -> Values:
-        for option in self.options:
-            found = [each for each in option.run(values) if each is not False]
-            if found:
-                return found
-        return []
+    def compiled(self, then: Run) -> Run:
+        options = [option.compiled(_collect) for option in self.options]
+
+        def run(value: Any, found: Values) -> None:
+            for option in options:
+                there: Values = []
+                option(value, there)
+                there = [each for each in there if each is not False]
+                if there:
+                    for each in there:
+                        then(each, found)
+                    return
+
+        return run
 
     def reach(self, shapes: list[Shape]) -> list[Shape]:
         return [end for option in self.options for end in option.reach(shapes)]
@@ -135,9 +166,14 @@ class _Either(msgspec.Struct, frozen=True):
 class _Function(msgspec.Struct, frozen=True):
     function: Callable[[Any], Any]
 
-    def run(self, values: Values) -> Values:
-        found = [self.function(value) for value in values if isinstance(value, dict)]
-        return [value for value in found if value is not None]
+    def compiled(self, then: Run) -> Run:
+        function = self.function
+
+        def run(value: Any, found: Values) -> None:
+            if type(value) is dict and (each := function(value)) is not None:
+                then(each, found)
+
+        return run
 
     def reach(self, shapes: list[Shape]) -> list[Shape]:
         for shape in shapes:
@@ -166,14 +202,17 @@ class Expression:
     def __init__(self, text: str) -> None:
         self.text = text
         self._step = _Parser(text).whole()
+        self._run = self._step.compiled(_collect)
 
     def values(self, document: Any) -> Values:
         """All that it finds in a document, in order, without nulls."""
-        return self._step.run([document])
+        found: Values = []
+        self._run(document, found)
+        return found
 
     def first(self, document: Any) -> Any:
         """The first of that, or None."""
-        found = self._step.run([document])
+        found = self.values(document)
         return found[0] if found else None
 
     def reach(self, shape: Shape) -> None:

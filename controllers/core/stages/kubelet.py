@@ -23,7 +23,8 @@ def _no_address() -> str:
 
 
 class Setting(msgspec.Struct):
-    """Where and when a pod changes. address: gives the pod its IP. rng: for exit codes that are drawn."""
+    """Where and when a pod changes. address: gives the pod its IP. rng: for exit codes that are drawn. stamp: the time
+    as Kubernetes writes it."""
 
     now: datetime
     host_ip: str = ""
@@ -31,11 +32,10 @@ class Setting(msgspec.Struct):
     address: Callable[[], str] = _no_address
     rng: random.Random | None = None
     drawn: dict[str, int] = {}
+    stamp: str = ""
 
-    @property
-    def stamp(self) -> str:
-        """The time as Kubernetes writes it."""
-        return format_time(self.now.replace(microsecond=0))
+    def __post_init__(self) -> None:
+        self.stamp = format_time(self.now.replace(microsecond=0))
 
 
 def change_containers(
@@ -173,22 +173,15 @@ def _restarts(raw: Raw, code: int, *, initial: bool = False) -> bool:
 
 def follow(raw: Raw, setting: Setting, phase: str | None = None) -> None:
     """Bring a pod's phase and conditions in line with its containers, in place. phase: it is said to be this."""
-    spec, status, stamp = raw["spec"], raw["status"], setting.stamp
+    status, stamp = raw["status"], setting.stamp
     if phase is not None:
         status["phase"] = phase
     elif status.get("phase") not in ("Succeeded", "Failed"):
         status["phase"] = _phase(raw, status)
     waiting = [each for each in status.get("initContainerStatuses") or () if _ended(each) != 0]
-    if spec.get("initContainers"):
-        incomplete = " ".join(each["name"] for each in waiting)
-        set_condition(
-            status,
-            "Initialized",
-            not waiting,
-            stamp,
-            "ContainersNotInitialized",
-            f"containers with incomplete status: [{incomplete}]",
-        )
+    if waiting:
+        incomplete = f"containers with incomplete status: [{' '.join(each['name'] for each in waiting)}]"
+        set_condition(status, "Initialized", False, stamp, "ContainersNotInitialized", incomplete)
     else:
         set_condition(status, "Initialized", True, stamp)
     if status["phase"] in ("Succeeded", "Failed"):
@@ -198,7 +191,9 @@ def follow(raw: Raw, setting: Setting, phase: str | None = None) -> None:
         statuses = status.get("containerStatuses") or ()
         unready = [each["name"] for each in statuses if not each["ready"] and not _done(raw, each)]
         ready = bool(statuses) and not unready
-        reason, message = "ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]"
+        reason = message = ""
+        if not ready:
+            reason, message = "ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]"
     set_condition(status, "Ready", ready, stamp, reason, message)
     set_condition(status, "ContainersReady", ready, stamp, reason, message)
 
@@ -236,12 +231,9 @@ def _phase(raw: Raw, status: Raw) -> str:
 def set_condition(
     status: Raw, kind: str, on: bool | str, stamp: str, reason: str = "", message: str = "", **more: Any
 ) -> None:
-    """Put a condition in, in place. reason and message are for one that is not True. The transition time changes with
-    the status only."""
+    """Put a condition in, in place. The transition time changes with the status only."""
     text = on if isinstance(on, str) else "True" if on else "False"
-    told: Raw = {"type": kind, "status": text, **more}
-    if text != "True" or isinstance(on, str):
-        told |= _told(reason, message)
+    told: Raw = {"type": kind, "status": text, **_told(reason, message), **more}
     told.setdefault("lastTransitionTime", stamp)
     conditions = status.get("conditions")
     if conditions is None:

@@ -77,24 +77,22 @@ def _full(pattern: re.Pattern[str]) -> Callable[[str], bool]:
     return lambda text: pattern.fullmatch(text) is not None
 
 
-class _Key:
-    """A field that selectors ask for. If only its presence counts, that is its value."""
-
-    def __init__(self, text: str, presence: bool) -> None:
-        self.expression = Expression(text)
-        self._presence = presence
-
-    def value(self, document: Any) -> Value:
-        found = self.expression.values(document)
-        return bool(found) if self._presence else tuple(map(as_text, found))
+def _value_of(expression: Expression, presence: bool) -> Callable[[Any], Value]:
+    """What selectors see of a document. If only its presence counts, that is the value."""
+    if presence:
+        return lambda document: bool(expression.values(document))
+    return lambda document: tuple(
+        [each if type(each) is str else as_text(each) for each in expression.values(document)]
+    )
 
 
 class _Node(Generic[T]):
-    """key None: it is decided, and these fit. Else `then` says by the key's value where to go on."""
+    """`then` says by the value of the key where to go on. look None: it is decided, and these fit."""
 
-    def __init__(self, fit: tuple[T, ...], key: int | None) -> None:
+    def __init__(self, fit: tuple[T, ...], key: int, look: Callable[[Any], Value] | None) -> None:
         self.fit = fit
         self.key = key
+        self.look = look
         self.then: dict[Value, _Node[T]] = {}
 
 
@@ -110,9 +108,10 @@ class Matcher(Generic[T]):
             for text, _, presence in requirements:
                 asked[text, presence] = asked.get((text, presence), 0) + 1
         order = sorted(asked, key=lambda key: -asked[key])
-        self._keys = [_Key(*key) for key in order]
-        for key in self._keys:
-            key.expression.reach(shape)
+        expressions = [Expression(text) for text, _ in order]
+        for expression in expressions:
+            expression.reach(shape)
+        self._looks = [_value_of(expression, key[1]) for expression, key in zip(expressions, order, strict=True)]
         place = {key: index for index, key in enumerate(order)}
         self._stages = [
             (stage, [(place[text, presence], test) for text, test, presence in requirements])
@@ -123,17 +122,17 @@ class Matcher(Generic[T]):
 
     def fit(self, document: Any) -> tuple[T, ...]:
         """The stages that the decoded object fits."""
-        node = self._root
-        known: dict[int, Value] = {}
-        while node.key is not None:
-            value = known[node.key] = self._keys[node.key].value(document)
+        node, path = self._root, []
+        while node.look is not None:
+            value = node.look(document)
+            path.append((node.key, value))
             then = node.then.get(value)
             if then is None:
                 if self._nodes >= MAX_NODES:
                     self._root = self._node({})
                     self._nodes = 1
                     return self.fit(document)
-                then = node.then[value] = self._node(known)
+                then = node.then[value] = self._node(dict(path))
                 self._nodes += 1
             node = then
         return node.fit
@@ -148,4 +147,7 @@ class Matcher(Generic[T]):
             unknown = {key for key, _ in tests if key not in known}
             open_keys |= unknown
             fit.append(stage)
-        return _Node(tuple(fit), min(open_keys, default=None))
+        if not open_keys:
+            return _Node(tuple(fit), -1, None)
+        key = min(open_keys)
+        return _Node(tuple(fit), key, self._looks[key])
