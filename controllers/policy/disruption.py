@@ -237,7 +237,7 @@ class _Pods(Handler):
         self._changed(new)
 
     def on_update(self, old: Stored, new: Stored) -> None:
-        if old.meta.labels != new.meta.labels:
+        if old.meta.raw_labels != new.meta.raw_labels:
             self._changed(old)
         self._changed(new)
 
