@@ -12,12 +12,39 @@ from controllers.core.scheduling.pod import PodInfo, Traits
 class Group:
     """Pods with the same traits: where there are how many of them. deleting: of those that are on their way out."""
 
-    __slots__ = ("deleting", "nodes", "traits")
+    __slots__ = ("_by_label", "_layout", "deleting", "nodes", "traits")
 
     def __init__(self, traits: Traits, deleting: bool) -> None:
         self.traits = traits
         self.deleting = deleting
         self.nodes: dict[str, int] = {}
+        # By the name of a node label how many pods there are for each of its values, once somebody has asked.
+        self._by_label: dict[str, dict[str, int]] = {}
+        self._layout = 0
+
+    def domains(self, label: str, cluster: Cluster) -> Mapping[str, int]:
+        """How many of the pods are on nodes with each value of the label; to be read only. O(1) but for the first."""
+        if self._layout != cluster.layout:
+            self._by_label.clear()
+            self._layout = cluster.layout
+        found = self._by_label.get(label)
+        if found is None:
+            found = self._by_label[label] = {}
+            for name, number in self.nodes.items():
+                node = cluster.node(name)
+                value = node.labels.get(label) if node is not None else None
+                if value is not None:
+                    count(found, value, number)
+        return found
+
+    def change(self, node: NodeInfo, by: int) -> None:
+        """So many more of the pods are on the node."""
+        count(self.nodes, node.name, by)
+        if node.exists:
+            for label, counts in self._by_label.items():
+                value = node.labels.get(label)
+                if value is not None:
+                    count(counts, value, by)
 
 
 class Cluster:
@@ -25,11 +52,11 @@ class Cluster:
 
     Invariants (`_check`): what a node counts is the sum over the pods noted on it; so is what a group counts; `nodes`
     are those that exist, `tainted` and `cordoned` those of them that are; a pod is noted or nominated, never both.
-    version changes with everything that could change a decision.
+    version changes with everything that could change a decision, layout with the nodes and their labels.
     """
 
     def __init__(self) -> None:
-        self.version = 0
+        self.version = self.layout = 0
         self.nodes: list[NodeInfo] = []
         self.tainted: set[str] = set()
         self.cordoned: set[str] = set()
@@ -41,6 +68,8 @@ class Cluster:
         self._caring: dict[tuple[Traits, bool], Group] = {}
         self._nominations: dict[str, str] = {}
         self._namespaces: dict[str, Mapping[str, str]] = {}
+        self._values: dict[str, tuple[int, dict[str, int]]] = {}
+        self._values_layout = 0
 
     # ---- nodes ------------------------------------------------------------------------------------------------------
 
@@ -57,6 +86,7 @@ class Cluster:
         (self.tainted.add if node.taints else self.tainted.discard)(name)
         (self.cordoned.add if node.unschedulable else self.cordoned.discard)(name)
         self.version += 1
+        self.layout += 1
         return True
 
     def remove_node(self, name: str) -> None:
@@ -70,11 +100,23 @@ class Cluster:
         self.cordoned.discard(name)
         self._drop_if_empty(node)
         self.version += 1
+        self.layout += 1
 
     def node(self, name: str) -> NodeInfo | None:
         """The node, if it exists."""
         node = self._infos.get(name)
         return node if node is not None and node.exists else None
+
+    def values(self, label: str) -> tuple[int, Mapping[str, int]]:
+        """How many nodes bear the label, and 0 for each value it has; to be read only. O(1) but for the first."""
+        if self._values_layout != self.layout:
+            self._values.clear()
+            self._values_layout = self.layout
+        found = self._values.get(label)
+        if found is None:
+            there = [node.labels[label] for node in self.nodes if label in node.labels]
+            found = self._values[label] = len(there), dict.fromkeys(there, 0)
+        return found
 
     # ---- pods -------------------------------------------------------------------------------------------------------
 
@@ -88,8 +130,7 @@ class Cluster:
         self._places[pod.key] = pod, info
         info.add(pod)
         count(self.priorities, pod.priority, 1)
-        group = self._group(pod)
-        count(group.nodes, node, 1)
+        self._group(pod).change(info, 1)
         self.version += 1
 
     def forget(self, key: str) -> bool:
@@ -100,7 +141,7 @@ class Cluster:
         pod, node = found
         node.remove(key)
         count(self.priorities, pod.priority, -1)
-        self._leave_group(pod, node.name)
+        self._leave_group(pod, node)
         self._drop_if_empty(node)
         self.version += 1
         return True
@@ -205,10 +246,10 @@ class Cluster:
                 self._caring[kind] = group
         return group
 
-    def _leave_group(self, pod: PodInfo, node: str) -> None:
+    def _leave_group(self, pod: PodInfo, node: NodeInfo) -> None:
         kind = pod.traits, pod.deleting
         groups = self._groups[pod.namespace]
-        count(groups[kind].nodes, node, -1)
+        groups[kind].change(node, -1)
         if not groups[kind].nodes:
             del groups[kind]
             self._caring.pop(kind, None)
@@ -248,6 +289,12 @@ class Cluster:
         assert sum(len(node.pods) for node in self._infos.values()) == len(self._places)
         assert self.priorities == priorities
         assert {kind: group.nodes for found in self._groups.values() for kind, group in found.items()} == groups
+        for group in self.groups():
+            if group._layout == self.layout:
+                for label, counts in group._by_label.items():
+                    fresh = Group(group.traits, group.deleting)
+                    fresh.nodes = group.nodes
+                    assert counts == fresh.domains(label, self)
         assert set(self._caring) == {kind for kind in groups if kind[0].cares}
         assert {node.name for node in self.nodes} == {name for name, node in self._infos.items() if node.exists}
         assert self.tainted == {node.name for node in self.nodes if node.taints}

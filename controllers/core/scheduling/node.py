@@ -76,7 +76,7 @@ class NodeInfo:
         self.taints: list[Taint] = []
         self.allocatable: dict[str, int] = {}
         self.cpu = self.memory = self.most_pods = 0
-        self.used: dict[str, int] = {}
+        self.used: dict[str, int] = {CPU: 0, MEMORY: 0}
         self.compared_cpu = self.compared_memory = 0
         self.pods: dict[str, PodInfo] = {}
         self.owners: dict[str, int] = {}

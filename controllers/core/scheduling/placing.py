@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from operator import add
 
 from controllers.core.scheduling.cluster import Cluster
 from controllers.core.scheduling.framework import Change, Filter, Plugin, Refusal
@@ -135,13 +136,20 @@ class Placer:
     def _best(self, pod: PodInfo, nodes: list[NodeInfo]) -> NodeInfo:
         if len(nodes) == 1:
             return nodes[0]
-        totals = [0.0] * len(nodes)
+        totals: Sequence[float] = ()
         for plugin in self._plugins:
             score = plugin.score(pod, self._cluster)
             if score is not None:
                 weight = plugin.weight
-                totals = [total + weight * each for total, each in zip(totals, score(nodes), strict=True)]
+                scores: Iterable[float] = score(nodes)
+                if weight != 1:
+                    scores = [weight * each for each in scores]
+                totals = list(map(add, totals, scores)) if totals else list(scores)
+        if not totals:
+            return min(nodes, key=_crowd)
         most = max(totals)
+        if totals.count(most) == 1:
+            return nodes[totals.index(most)]
         return min((node for node, total in zip(nodes, totals, strict=True) if total == most), key=_crowd)
 
 

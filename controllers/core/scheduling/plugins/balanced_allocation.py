@@ -24,16 +24,8 @@ class NodeResourcesBalancedAllocation(Plugin):
             # Of two numbers the standard deviation is half their difference.
             return [
                 100
-                - 50
-                * abs(
-                    _share(node.used.get(CPU, 0) + cpu, node.cpu)
-                    - _share(node.used.get(MEMORY, 0) + memory, node.memory)
-                )
+                - 50 * abs((node.used[CPU] + cpu) / (node.cpu or 1) - (node.used[MEMORY] + memory) / (node.memory or 1))
                 for node in nodes
             ]
 
         return judge
-
-
-def _share(used: int, has: int) -> float:
-    return used / has if used < has else 1.0

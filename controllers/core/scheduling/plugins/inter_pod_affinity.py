@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -17,7 +18,7 @@ OF_OTHERS: Final = Refusal(("node(s) didn't satisfy existing pods anti-affinity 
 # What a required affinity of a pod that runs is worth to the one that it is about; kube-scheduler's default.
 REQUIRED_BY_OTHERS = 1
 
-Domain = tuple[str, str | None]  # a node label's name and value
+Domains = defaultdict[str, set[str]]  # values by the node label's name
 
 
 class InterPodAffinity(Plugin):
@@ -28,42 +29,41 @@ class InterPodAffinity(Plugin):
     def filter(self, pod: PodInfo, cluster: Cluster) -> Filter | None:
         """Nothing to do while neither this pod nor any other has a required term about the other."""
         traits, labels_of = pod.traits, cluster.namespace_labels
-        forbidden: set[Domain] = set()
+        wanted, unwanted = traits.affinity, traits.anti_affinity
+        forbidden: Domains = defaultdict(set)
         for group in cluster.caring():
             for term in group.traits.anti_affinity:
                 if term.matches(traits, labels_of):
-                    forbidden.update(domain for domain, _ in _domains(group, term.topology_key, cluster))
-        wanted, unwanted = traits.affinity, traits.anti_affinity
+                    forbidden[term.topology_key].update(group.domains(term.topology_key, cluster))
         if not forbidden and not wanted and not unwanted:
             return None
-        near: set[Domain] = set()
+        near: Domains = defaultdict(set)
         if wanted:
             for group in _candidates(wanted, cluster):
                 # One pod has to meet all the terms, as in kube-scheduler.
                 if all(term.matches(group.traits, labels_of) for term in wanted):
                     for term in wanted:
-                        near.update(domain for domain, _ in _domains(group, term.topology_key, cluster))
+                        near[term.topology_key].update(group.domains(term.topology_key, cluster))
         # The first of some pods that want to be together may go anywhere.
-        first = not near and all(term.matches(traits, labels_of) for term in wanted)
-        avoided: set[Domain] = set()
+        first = not any(near.values()) and all(term.matches(traits, labels_of) for term in wanted)
+        avoided: Domains = defaultdict(set)
         if unwanted:
             for group in _candidates(unwanted, cluster):
                 for term in unwanted:
                     if term.matches(group.traits, labels_of):
-                        avoided.update(domain for domain, _ in _domains(group, term.topology_key, cluster))
-        forbidding = {key for key, _ in forbidden}
+                        avoided[term.topology_key].update(group.domains(term.topology_key, cluster))
 
         def judge(node: NodeInfo) -> Refusal | None:
             labels = node.labels
             for term in wanted:
                 value = labels.get(term.topology_key)
-                if value is None or not (first or (term.topology_key, value) in near):
+                if value is None or not (first or value in near[term.topology_key]):
                     return NO_AFFINITY
-            for term in unwanted:
-                if (term.topology_key, labels.get(term.topology_key)) in avoided:
+            for key, values in avoided.items():
+                if labels.get(key) in values:
                     return ANTI_AFFINITY
-            for key in forbidding:
-                if (key, labels.get(key)) in forbidden:
+            for key, values in forbidden.items():
+                if labels.get(key) in values:
                     return OF_OTHERS
             return None
 
@@ -72,11 +72,11 @@ class InterPodAffinity(Plugin):
     def score(self, pod: PodInfo, cluster: Cluster) -> Score | None:
         """Nothing to do while neither this pod nor any other has a wish about the other."""
         traits, labels_of = pod.traits, cluster.namespace_labels
-        worth: dict[Domain, float] = {}
+        worth: defaultdict[str, defaultdict[str | None, float]] = defaultdict(lambda: defaultdict(float))
 
         def add(group: Group, term: Term, weight: int) -> None:
-            for domain, number in _domains(group, term.topology_key, cluster):
-                worth[domain] = worth.get(domain, 0) + weight * number
+            for value, number in group.domains(term.topology_key, cluster).items():
+                worth[term.topology_key][value] += weight * number
 
         for group in cluster.caring():
             theirs = group.traits
@@ -95,10 +95,9 @@ class InterPodAffinity(Plugin):
                             add(group, term, sign * weight)
         if not worth:
             return None
-        keys = {key for key, _ in worth}
 
         def judge(nodes: Sequence[NodeInfo]) -> Sequence[float]:
-            sums = [sum(worth.get((key, node.labels.get(key)), 0) for key in keys) for node in nodes]
+            sums = [sum(values.get(node.labels.get(key), 0) for key, values in worth.items()) for node in nodes]
             least, most = min(sums), max(sums)
             return [100 * (each - least) / (most - least) for each in sums] if most > least else [0.0] * len(sums)
 
@@ -110,12 +109,3 @@ def _candidates(terms: Sequence[Term], cluster: Cluster) -> Iterator[Group]:
     if any(term.namespace_selector is not None for term in terms):
         return cluster.groups()
     return cluster.groups(sorted(frozenset().union(*(term.namespaces for term in terms))))
-
-
-def _domains(group: Group, key: str, cluster: Cluster) -> Iterator[tuple[Domain, int]]:
-    """Where the pods of a group are, by that label, and how many."""
-    for name, number in group.nodes.items():
-        node = cluster.node(name)
-        value = node.labels.get(key) if node is not None else None
-        if value is not None:
-            yield (key, value), number

@@ -43,15 +43,12 @@ class NodeResourcesFit(Plugin):
 
         def judge(nodes: Sequence[NodeInfo]) -> Sequence[float]:
             return [
-                (_free(node.compared_cpu + cpu, node.cpu) + _free(node.compared_memory + memory, node.memory)) / 2
+                (50 * free / node.cpu if (free := node.cpu - node.compared_cpu - cpu) > 0 else 0.0)
+                + (50 * free / node.memory if (free := node.memory - node.compared_memory - memory) > 0 else 0.0)
                 for node in nodes
             ]
 
         return judge
-
-
-def _free(used: int, has: int) -> float:
-    return 100 * (has - used) / has if used < has else 0.0
 
 
 def _refusal(node: NodeInfo, asked: list[tuple[str, int]]) -> Refusal:

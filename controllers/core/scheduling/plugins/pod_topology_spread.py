@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from controllers.core.node_affinity import node_fits
@@ -81,37 +81,50 @@ class PodTopologySpread(Plugin):
         return judge
 
 
-def _count(constraints: Sequence[Constraint], pod: PodInfo, cluster: Cluster) -> list[dict[str, int]]:
+def _count(constraints: Sequence[Constraint], pod: PodInfo, cluster: Cluster) -> list[Mapping[str, int]]:
     """For each constraint how many pods there are by the label's value, over the nodes that it looks at."""
-    needs = pod.needs
-    keys = [constraint.topology_key for constraint in constraints]
-    counts: list[dict[str, int]] = [{} for _ in constraints]
-    eligible: list[set[str]] = [set() for _ in constraints]
-    for node in cluster.nodes:
-        if not all(key in node.labels for key in keys):
-            continue
-        fits = tolerated = None
-        for number, constraint in enumerate(constraints):
-            if constraint.honors_affinity:
-                if fits is None:
-                    fits = node_fits(needs.node_selector, needs.node_affinity, node.name, node.labels)
-                if not fits:
-                    continue
-            if constraint.honors_taints:
-                if tolerated is None:
-                    tolerated = untolerated(node.taints, needs.tolerations, "NoSchedule", "NoExecute") is None
-                if not tolerated:
-                    continue
-            counts[number].setdefault(node.labels[constraint.topology_key], 0)
-            eligible[number].add(node.name)
+    eligible = _eligible(constraints, pod, cluster)
+    counts: list[Mapping[str, int]] = []
     for number, constraint in enumerate(constraints):
-        selector = constraint.selects(pod.labels)
-        for group in cluster.groups([pod.namespace]):
-            if group.deleting or not selector.matches(group.traits.labels):
-                continue
-            for name, pods in group.nodes.items():
-                if name in eligible[number]:
-                    node_info = cluster.node(name)
-                    assert node_info is not None
-                    counts[number][node_info.labels[constraint.topology_key]] += pods
+        selector, label = constraint.selects(pod.labels), constraint.topology_key
+        groups = [
+            group
+            for group in cluster.groups([pod.namespace])
+            if not group.deleting and selector.matches(group.traits.labels)
+        ]
+        if eligible is None:
+            found = dict(cluster.values(label)[1])
+            for group in groups:
+                for value, pods in group.domains(label, cluster).items():
+                    found[value] += pods
+        else:
+            found = dict.fromkeys(eligible[number].values(), 0)
+            for group in groups:
+                for name, pods in group.nodes.items():
+                    if name in eligible[number]:
+                        found[eligible[number][name]] += pods
+        counts.append(found)
     return counts
+
+
+def _eligible(constraints: Sequence[Constraint], pod: PodInfo, cluster: Cluster) -> list[dict[str, str]] | None:
+    """For each constraint the label's value by the name of the nodes that it looks at; None: all look at all nodes."""
+    needs, nodes = pod.needs, cluster.nodes
+    labels = [constraint.topology_key for constraint in constraints]
+    affinity = needs.node_affinity
+    anywhere = not needs.node_selector and (affinity is None or affinity.required is None)
+    if all(cluster.values(label)[0] == len(nodes) for label in labels) and all(
+        (anywhere or not each.honors_affinity) and (not cluster.tainted or not each.honors_taints)
+        for each in constraints
+    ):
+        return None
+    eligible: list[dict[str, str]] = [{} for _ in constraints]
+    for node in nodes:
+        if not all(label in node.labels for label in labels):
+            continue
+        fits = anywhere or node_fits(needs.node_selector, affinity, node.name, node.labels)
+        tolerated = untolerated(node.taints, needs.tolerations, "NoSchedule", "NoExecute") is None
+        for constraint, found in zip(constraints, eligible, strict=True):
+            if (fits or not constraint.honors_affinity) and (tolerated or not constraint.honors_taints):
+                found[node.name] = node.labels[constraint.topology_key]
+    return eligible
