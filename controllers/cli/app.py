@@ -75,7 +75,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "autoscale": Entry("autoscale:autoscale", "Let an autoscaler choose the number of replicas."),
         "expose": Entry("expose:expose", "Make a Service of a workload, a Pod or a Service."),
         "set": Entry("set_image:set_", "Change the image of a container."),
-        "rollout": Entry("rollout:rollout", "Look at, undo, restart, pause and resume rollouts."),
+        "rollout": Entry("rollout.command:rollout", "Look at, undo, restart, pause and resume rollouts."),
     },
     "Nodes": {
         "cordon": Entry("cordon:cordon", "Let no more pods be put on nodes."),

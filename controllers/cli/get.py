@@ -2,52 +2,52 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
-from typing import Literal
 
 import click
 
-from controllers.cli.columns import columns_of
+from controllers.cli.choosing import chosen_targets
 from controllers.cli.columns.events import event_time
 from controllers.cli.errors import CliError
+from controllers.cli.field_selector import FieldSelector
+from controllers.cli.forms import TABLE, Form, Output
 from controllers.cli.kinds import Kinds
 from controllers.cli.options import (
+    KubectlCommand,
     all_namespaces_option,
     completing,
+    file_options,
     global_options,
     namespace_option,
     resource_arguments,
     selector_option,
 )
 from controllers.cli.past import definitions_at, object_key, objects_at, telling
-from controllers.cli.raw import labels_text
 from controllers.cli.session import Session, with_session
-from controllers.cli.table import Table
-from controllers.cli.targets import Target, kind_reference, parse_targets, read_targets, reference, single_target
-from controllers.cli.yaml_writer import to_json, to_yaml, without_managed_fields
+from controllers.cli.sorting import sorted_by
+from controllers.cli.targets import Target, parse_targets, read_targets, single_target
+from controllers.cli.view import View
 from controllers.core.types import Event
-from informer.cache import Cache, Change, Stored
-from informer.client import DEFAULT_NAMESPACE
-from informer.codecs import Raw
-from informer.listwatch import Item, StoreListWatch, WatchEvent
-from informer.reflector import Reflector, State, Transition
 from informer.resources import Resource
 from informer.selectors import Selector
 
-FORMATS = ("wide", "yaml", "json", "name")
-
 
 @click.command(
+    cls=KubectlCommand,
     epilog="Examples: `get pods`, `get deploy,rs -o wide`, `get svc/web -o yaml`, `get all -A`, `get pods -w`, "
-    "`get events --for deploy/web`, `get pods --at-revision 120`, `get --at-revision 120` for the whole store then."
+    "`get events --for deploy/web`, `get pods --at-revision 120`, `get --at-revision 120` for the whole store then.",
 )
 @resource_arguments
 @namespace_option
 @all_namespaces_option
 @selector_option
-@click.option("-o", "--output", type=click.Choice(FORMATS), help="How to show them.")
+@file_options
+@click.option("--field-selector", default="", metavar="FIELD=VALUE,...", help="By fields: `status.phase=Running`.")
+@click.option("-o", "--output", "form", type=Output(), default=TABLE, show_default=False, help="How to show them.")
+@click.option("--sort-by", metavar="PATH", help="In the order of the values there: `.metadata.creationTimestamp`.")
+@click.option("-L", "--label-columns", multiple=True, metavar="LABEL,...", help="A column for each of these labels.")
 @click.option("-w", "--watch", is_flag=True, help="Go on with every change, until Ctrl-C.")
 @click.option("--at-revision", type=click.IntRange(min=1), help="As it was at this revision of the store.")
 @click.option(
@@ -69,7 +69,12 @@ async def get(
     namespace: str | None,
     all_namespaces: bool,
     selector: str,
-    output: Literal["wide", "yaml", "json", "name"] | None,
+    files: Sequence[str],
+    recursive: bool,
+    field_selector: str,
+    form: Form,
+    sort_by: str | None,
+    label_columns: Sequence[str],
     watch: bool,
     at_revision: int | None,
     about: str | None,
@@ -88,24 +93,39 @@ async def get(
             all_namespaces = all_namespaces or namespace is None
     else:
         kinds = session.kinds
-    targets = parse_targets(kinds, resources, namespace, all_namespaces=all_namespaces)
+    if files:
+        targets = chosen_targets(session, resources, namespace, selector=selector, files=files, recursive=recursive)
+    else:
+        targets = parse_targets(kinds, resources, namespace, all_namespaces=all_namespaces)
     several_kinds = len({target.cls for target in targets}) > 1
     if watch and several_kinds:
         raise click.UsageError("watch one kind at a time")
     if watch and len(targets) > 1:
         raise click.UsageError("watch one object, or all of a kind")
     wanted = Selector.parse(selector)
-    keep = _about(kinds, about, targets)
-    view = _View(session, output, all_namespaces, show_labels, not no_headers, several_kinds, show_managed_fields)
+    keep = _kept(kinds, about, FieldSelector(field_selector), targets)
+    order = _by_time if sort_by is None else partial(_sorted, path=sort_by)
+    view = View(
+        session.now,
+        form,
+        with_namespace=all_namespaces,
+        with_kind=several_kinds,
+        with_labels=show_labels,
+        label_columns=[label for each in label_columns for label in each.split(",") if label],
+        headers=not no_headers,
+        with_managed_fields=show_managed_fields,
+    )
     if watch:
-        await _watch(session, targets[0], wanted, keep, view)
+        from controllers.cli.watching import watch as watch_objects
+
+        await watch_objects(session, targets[0], wanted, keep, order, view)
         return 0
     if at_revision is None:
         found, missing = await read_targets(session.objects, targets, selector)
     else:
         found, missing = await _read_at(session, targets, wanted, at_revision)
-    found = _by_time([obj for obj in found if keep(obj)])
-    if output in ("yaml", "json"):
+    found = order([obj for obj in found if keep(obj)])
+    if form.kind in ("yaml", "json", "jsonpath"):
         view.document(found, single=len(targets) == 1 and targets[0].name is not None)
     elif found:
         view.rows(found)
@@ -116,6 +136,13 @@ async def get(
     if missing and not ignore_not_found:
         raise CliError(*missing)
     return 0
+
+
+def _sorted(found: list[Resource], path: str) -> list[Resource]:
+    try:
+        return sorted_by(found, path)
+    except ValueError as error:
+        raise click.UsageError(f"--sort-by: {error}") from None
 
 
 def _by_time(found: list[Resource]) -> list[Resource]:
@@ -129,10 +156,16 @@ def _by_time(found: list[Resource]) -> list[Resource]:
     ]
 
 
-def _about(kinds: Kinds, about: str | None, targets: Sequence[Target]) -> Callable[[Resource], bool]:
-    """Whether an object is shown, by `--for`. Raises `UsageError`, `UnknownKind`."""
+def _kept(
+    kinds: Kinds, about: str | None, fields: FieldSelector, targets: Sequence[Target]
+) -> Callable[[Resource], bool]:
+    """Whether an object is shown, by `--for` and `--field-selector`. Raises `UsageError`, `UnknownKind`, `Invalid`."""
+    for target in targets:
+        fields.check(target.cls)
+        if target.name is not None and not fields.empty:
+            raise click.UsageError("a name and a selector exclude each other")
     if about is None:
-        return lambda obj: True
+        return lambda obj: fields.matches(type(obj), obj.raw)
     if any(target.cls is not Event for target in targets):
         raise click.UsageError("--for goes with events only")
     kind, name = single_target([about])
@@ -141,7 +174,8 @@ def _about(kinds: Kinds, about: str | None, targets: Sequence[Target]) -> Callab
     def keep(obj: Resource) -> bool:
         raw = obj.raw.get("involvedObject") or {}
         group = str(raw.get("apiVersion") or "").rpartition("/")[0]
-        return bool((raw.get("kind"), raw.get("name"), group) == (wanted.kind, name, wanted.group))
+        fits = (raw.get("kind"), raw.get("name"), group) == (wanted.kind, name, wanted.group)
+        return fits and fields.matches(type(obj), obj.raw)
 
     return keep
 
@@ -175,144 +209,3 @@ async def _read_at(
             else:
                 found.append(cls.decode(stored.value, str(stored.mod_revision)))
     return found, missing
-
-
-# ---- showing --------------------------------------------------------------------------------------------------------
-
-
-class _View:
-    """Prints objects in the form asked for."""
-
-    def __init__(
-        self,
-        session: Session,
-        output: str | None,
-        with_namespace: bool,
-        with_labels: bool,
-        headers: bool,
-        with_kind: bool,
-        with_managed_fields: bool,
-    ) -> None:
-        self._now = session.now
-        self._output = output
-        self._with_namespace = with_namespace
-        self._with_labels = with_labels
-        self._headers = headers
-        self._with_kind = with_kind
-        self._with_managed_fields = with_managed_fields
-        self._tables: dict[type[Resource], Table] = {}
-
-    def rows(self, found: Iterable[Resource]) -> None:
-        """A table for each kind, or more rows of it; names alone, or documents, if that is the form."""
-        for number, (cls, each) in enumerate(groupby(found, type)):
-            some = list(each)
-            match self._output:
-                case "name":
-                    for obj in some:
-                        click.echo(reference(obj))
-                case "yaml":
-                    for obj in some:
-                        click.echo(f"---\n{to_yaml(self._raw(obj))}", nl=False)
-                case "json":
-                    for obj in some:
-                        click.echo(to_json(self._raw(obj)), nl=False)
-                case _:
-                    if number:
-                        click.echo()
-                    for line in self._table(cls).lines([self._row(obj) for obj in some]):
-                        click.echo(line)
-
-    def document(self, found: Sequence[Resource], *, single: bool) -> None:
-        """One object as it is, or all of them as a List."""
-        if single and not found:
-            return
-        listed = {"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}}
-        whole = self._raw(found[0]) if single else {**listed, "items": [self._raw(obj) for obj in found]}
-        click.echo(to_yaml(whole) if self._output == "yaml" else to_json(whole), nl=False)
-
-    def _raw(self, obj: Resource) -> Raw:
-        return obj.raw if self._with_managed_fields else without_managed_fields(obj.raw)
-
-    def _table(self, cls: type[Resource]) -> Table:
-        if cls not in self._tables:
-            names = columns_of(cls.TYPE.qualified).header(wide=self._output == "wide")
-            if self._with_namespace and cls.TYPE.namespaced:
-                names.insert(0, "NAMESPACE")
-            if self._with_labels:
-                names.append("LABELS")
-            self._tables[cls] = Table(names, headers=self._headers)
-        return self._tables[cls]
-
-    def _row(self, obj: Resource) -> list[str]:
-        cls = type(obj)
-        columns = columns_of(cls.TYPE.qualified)
-        cells = columns.row(obj.raw, self._now(), wide=self._output == "wide")
-        if self._with_kind and "NAME" in columns.names:
-            place = columns.names.index("NAME")
-            cells[place] = f"{kind_reference(cls)}/{cells[place]}"
-        if self._with_namespace and cls.TYPE.namespaced:
-            cells.insert(0, obj.namespace or "")
-        if self._with_labels:
-            cells.append(labels_text((obj.raw.get("metadata") or {}).get("labels")))
-        return cells
-
-
-# ---- watching -------------------------------------------------------------------------------------------------------
-
-
-async def _watch(
-    session: Session, target: Target, selector: Selector, keep: Callable[[Resource], bool], view: _View
-) -> None:
-    """Print what there is, then every change, until cancelled."""
-    if target.name is not None:
-        await session.objects.get(target.cls, target.name, target.namespace)
-    namespace = target.namespace if target.cls.TYPE.namespaced else None
-    source = StoreListWatch(session.client, target.cls.TYPE, namespace)
-    sink = _Changes(target, selector, keep, view)
-    await Reflector(source, sink, rng=random.Random(), on_transition=_tell).run()
-
-
-class _Changes:
-    """A reflector's sink that prints each state of each object; of one that goes away the last state."""
-
-    def __init__(self, target: Target, selector: Selector, keep: Callable[[Resource], bool], view: _View) -> None:
-        self._cache = Cache({})
-        self._target = target
-        self._selector = selector
-        self._keep = keep
-        self._view = view
-        self._key: str | None = None
-        if target.name is not None:
-            within = f"{target.namespace or DEFAULT_NAMESPACE}/" if target.cls.TYPE.namespaced else ""
-            self._key = within + target.name
-
-    def replace(self, items: Sequence[Item], revision: str) -> None:
-        self._print(self._cache.replace(items, revision), listed=True)
-
-    def apply(self, events: Sequence[WatchEvent]) -> None:
-        self._print(self._cache.apply(events))
-
-    def _print(self, changes: Sequence[Change], *, listed: bool = False) -> None:
-        states = [self._shown(change) for change in changes if self._key is None or change.key == self._key]
-        shown = [obj for obj in states if obj is not None and self._keep(obj)]
-        self._view.rows(_by_time(shown) if listed else shown)
-
-    def _shown(self, change: Change) -> Resource | None:
-        for stored in (change.new, change.old):
-            if stored is not None and self._selector.matches(stored.meta.labels):
-                return self._decode(stored)
-        return None
-
-    def _decode(self, stored: Stored) -> Resource:
-        return self._target.cls.decode(stored.data, stored.revision)
-
-
-def _tell(transition: Transition) -> None:
-    after = f"revision {transition.revision}"
-    match transition.old, transition.new:
-        case _, State.RESUMING:
-            click.echo(f"note: the watch was cut, resuming after {after}", err=True)
-        case _, State.RELISTING:
-            click.echo(f"note: the history after {after} was compacted, listing again", err=True)
-        case State.RESUMING | State.RELISTING, State.WATCHING:
-            click.echo(f"note: watching again from {after}", err=True)

@@ -183,7 +183,8 @@ def more(command: str) -> str:
         (("get", "deploy,rs", "-w"), f"watch one kind at a time {more('get')}", 2),
         (
             ("get", "pods", "-o", "xml"),
-            "Invalid value for '-o' / '--output': 'xml' is not one of 'wide', 'yaml', 'json', 'name' " + more("get"),
+            "Invalid value for '-o' / '--output': 'xml' is none of wide, yaml, json, name, jsonpath=PATH, "
+            "custom-columns=NAME:PATH " + more("get"),
             2,
         ),
         (("delete", "pods"), f"name the objects, or select them by -l, or say --all {more('delete')}", 2),

@@ -185,7 +185,12 @@ def test_what_could_come_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert offered("explain", "gadget.spec.i") == ["gadget.spec.image"]
     assert offered("explain", "deploy.spec.re") == ["deploy.spec.replicas", "deploy.spec.revisionHistoryLimit"]
     assert offered("get", "events", "--for", "gadget/s") == ["gadget/shop"]
-    assert offered("get", "-o", "") == ["wide", "yaml", "json", "name"]
+    assert offered("get", "-o", "") == ["wide", "yaml", "json", "name", "jsonpath=", "custom-columns="]
+    assert offered("create", "no") == []
+    assert offered("create", "ser") == ["service", "serviceaccount"]
+    assert offered("create", "service", "n") == ["nodeport"]
+    assert offered("label", "gadget", "sh") == ["shop"]
+    assert offered("patch", "gadget/b") == ["gadget/blog"]
     assert offered("get", "nope", "") == offered("get", "nope/") == offered("get", "a/b/c") == []
 
 

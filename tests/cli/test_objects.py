@@ -218,7 +218,10 @@ def test_wait(web: Path, cli: Cli) -> None:
 
 
 def test_rollouts_of_what_has_none(web: Path, cli: Cli) -> None:
-    assert cli("rollout", "status", "svc/web").err == "error: service/web has no rollouts, deployments have\n"
+    assert (
+        cli("rollout", "status", "svc/web").err
+        == "error: service/web has no rollouts: deployments, statefulsets and daemonsets have\n"
+    )
     assert cli("rollout", "status", "deploy/nope").err == 'error: deployments.apps "nope" not found\n'
     assert cli("rollout", "undo", "deploy/web").err == (
         "error: deployment.apps/web: no rollout history: there is no revision before the present one\n"

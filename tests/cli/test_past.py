@@ -240,6 +240,7 @@ def test_a_long_history_is_told_whole(cli: Cli, tmp_path: Path) -> None:
 def test_the_history_of_many_objects(past: Cli, tmp_path: Path) -> None:
     more = tmp_path / "more.yaml"
     more.write_text(CONFIG % ("one", "1") + "---\n" + WEB)
+    past("create", "namespace", "other")
     past("apply", "-f", more, "-n", "other")
     past("delete", "cm/one", "-n", "other")
 
@@ -251,15 +252,15 @@ def test_the_history_of_many_objects(past: Cli, tmp_path: Path) -> None:
     web = "deployment.apps/web"
     assert told("-A", "deploy") == [
         ("2", "created", web), ("3", "updated", web), ("4", "updated", web), ("5", "deleted", web),
-        ("6", "created", web), ("8", "created", web),
+        ("6", "created", web), ("9", "created", web),
     ]  # fmt: skip
     assert [each[0] for each in told("deploy")] == ["2", "3", "4", "5", "6"]
     assert told("-n", "other") == [
-        ("7", "created", "configmap/one"), ("8", "created", web), ("9", "deleted", "configmap/one"),
+        ("8", "created", "configmap/one"), ("9", "created", web), ("10", "deleted", "configmap/one"),
     ]  # fmt: skip
-    assert [each[0] for each in told()] == ["2", "3", "4", "5", "6", "7", "8", "9"]
+    assert [each[0] for each in told()] == ["2", "3", "4", "5", "6", "7", "8", "9", "10"]
     assert [each[0] for each in told("--from", "4", "--to", "7")] == ["4", "5", "6", "7"]
-    entry = json.loads(past("history", "--from", "8", "-o", "json").out)[0]
+    entry = json.loads(past("history", "--from", "9", "-o", "json").out)[0]
     assert (entry["object"], entry["namespace"], entry["action"]) == (web, "other", "created")
     alone = past("history", "--revision", "3", "-p").lines
     assert alone[1].split()[:1] == ["3"]
@@ -268,12 +269,12 @@ def test_the_history_of_many_objects(past: Cli, tmp_path: Path) -> None:
     nothing = past("history", "pods")
     assert (nothing.code, nothing.out, nothing.err) == (0, "", "No changes found.\n")
     assert past("history", "pods", "-o", "json").out == "[]\n"
-    assert past("history", "--from", "77").err == "error: revision 77 is not there yet: revisions 1 to 9 can be read\n"
+    assert past("history", "--from", "77").err == "error: revision 77 is not there yet: revisions 1 to 10 can be read\n"
     assert past("history", "--revision", "3", "--from", "2").code == 2
     on(tmp_path / "store", lambda client: client.compact(3))
     late = past("history")
     assert late.err == "note: what was before revision 3 is compacted away\n"
-    assert [line.split()[0] for line in late.lines[1:]] == ["4", "5", "6", "7", "8", "9"]
+    assert [line.split()[0] for line in late.lines[1:]] == ["4", "5", "6", "7", "8", "9", "10"]
     assert late.lines[1].endswith('image: "nginx:1" -> "nginx:2"')
 
 
@@ -306,13 +307,15 @@ def test_what_a_deleted_kind_had_can_be_read(cli: Cli, tmp_path: Path) -> None:
 def test_the_whole_store_at_a_revision(past: Cli, tmp_path: Path) -> None:
     more = tmp_path / "more.yaml"
     more.write_text(CONFIG % ("one", "1") + "---\n" + CONFIG % ("two", "2"))
+    past("create", "namespace", "other")
     past("apply", "-f", more, "-n", "other")
     past("delete", "cm", "--all", "-n", "other")
-    shown = past("get", "--at-revision", "8").lines
-    assert [line.split()[:2] for line in shown if line and not line.startswith("NAMESPACE")] == [
-        ["other", "configmap/one"], ["other", "configmap/two"], ["default", "deployment.apps/web"],
+    shown = past("get", "--at-revision", "9").lines
+    assert [line.split()[:2] for line in shown if line and not line.startswith(("NAME ", "NAMESPACE"))] == [
+        ["other", "configmap/one"], ["other", "configmap/two"], ["namespace/other", "Active"],
+        ["default", "deployment.apps/web"],
     ]  # fmt: skip
-    assert past("get", "--at-revision", "7", "-o", "name", "-n", "other").lines == ["configmap/one"]
+    assert past("get", "cm", "--at-revision", "8", "-o", "name", "-n", "other").lines == ["configmap/one"]
     assert past("get", "--at-revision", "1").err == "No resources found.\n"
     listed = json.loads(past("get", "all", "-A", "--at-revision", "3", "-o", "json").out)
     assert [each["spec"]["replicas"] for each in listed["items"]] == [5]

@@ -166,7 +166,11 @@ def test_describe_of_every_kind_ends_with_its_events(cli: Cli, tmp_path: Path, k
     specs = {
         "svc": ("Service", "v1", "spec: {ports: [{port: 80}]}"),
         "lease": ("Lease", "coordination.k8s.io/v1", "spec: {holderIdentity: me}"),
-        "pvc": ("PersistentVolumeClaim", "v1", "spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}"),
+        "pvc": (
+            "PersistentVolumeClaim",
+            "v1",
+            "spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}",
+        ),
         "cm": ("ConfigMap", "v1", "data: {a: b}"),
         "secret": ("Secret", "v1", "stringData: {a: b}"),
         "ns": ("Namespace", "v1", "spec: {}"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from controllers.cli.options import file_options, global_options, namespace_opti
 from controllers.cli.session import Session, with_session
 from controllers.cli.telling import dry_run_option, output_option
 from informer.resources import Resource
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # kind: the file and its command, the aliases that kubectl has, what the help says.
 KINDS: dict[str, tuple[str, tuple[str, ...], str]] = {
@@ -59,6 +63,13 @@ class Creators(click.Group):
             hint = f", did you mean {close[0]}?" if close else ": write a manifest and `create -f` it"
             raise click.UsageError(f'"{args[0]}" cannot be created by options{hint}', ctx)
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The kinds, without importing any of them, and the options."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(kind, help=text) for kind, (_, _, text) in KINDS.items() if kind.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Without importing any of them."""

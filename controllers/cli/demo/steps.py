@@ -17,7 +17,7 @@ from controllers.cli.demo.world import StepFailed, World
 from controllers.cli.editing import edit
 from controllers.cli.errors import CliError
 from controllers.cli.manifests import Checked, check_manifests, read_manifests
-from controllers.cli.rollout import rollout_status
+from controllers.cli.rollout.status import rollout_status
 from controllers.core.types import Node, Pod
 from controllers.owners import is_controlled_by
 from informer.cache import Stored

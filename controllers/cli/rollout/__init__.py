@@ -1,0 +1,1 @@
+"""`listwatch rollout`: the life of the revisions of Deployments, StatefulSets and DaemonSets."""
