@@ -8,6 +8,7 @@ in-process.
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -56,8 +57,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Move the clock on."""
-        self._now += seconds
+        """Move the clock on, at least by the least that a float can show: rounding must not stop it for ever."""
+        self._now = max(self._now + seconds, math.nextafter(self._now, math.inf))
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
