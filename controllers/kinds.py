@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from controllers.apps.daemonset.types import DaemonSet
 from controllers.apps.statefulset.types import StatefulSet
 from controllers.apps.types import ControllerRevision, Deployment, ReplicaSet
+from controllers.autoscaling.types import HorizontalPodAutoscaler
 from controllers.batch.types import CronJob, Job
 from controllers.core.limits import LimitRange, ResourceQuota
 from controllers.core.scheduling.types import PriorityClass
@@ -35,6 +36,7 @@ BUILTIN_KINDS: Sequence[type[Resource]] = (
     ControllerRevision,
     Job,
     CronJob,
+    HorizontalPodAutoscaler,
     Pod,
     Node,
     Namespace,

@@ -1,0 +1,1 @@
+"""HorizontalPodAutoscalers: as many pods as their load needs."""
