@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import click
 
 from controllers.cli.drain_pods import Allowed, plan_drain
-from controllers.cli.durations import Duration, human_duration
+from controllers.cli.durations import Duration
 from controllers.cli.errors import CliError
 from controllers.cli.following import cached, until
 from controllers.cli.nodes import chosen_nodes, node_arguments, set_schedulable
@@ -130,7 +130,7 @@ class _Drain:
                 for pod in pods:
                     tasks.create_task(self._until_taken(pod))
         except TimeoutError:
-            problem = f"drain did not complete within {human_duration(timeout)}"
+            problem = f"drain did not complete within {timeout:g}s"
             click.echo(f'There are pending pods in node "{node}" when an error occurred: {problem}', err=True)
             for _, name in self._left:
                 click.echo(f"pod/{name}", err=True)
