@@ -47,10 +47,18 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         selector = _JumpingSelector()
         selector.loop = self
         super().__init__(selector)
-        # asyncio runs timers that much too early. Who then looks at the clock and waits again would do so for ever.
-        self._clock_resolution = 0.0
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="virtual-time")
         self.set_default_executor(self._pool)
+
+    @property
+    def _clock_resolution(self) -> float:
+        # asyncio runs timers that are due in less than this. With more, who then looks at the clock and waits again
+        # would do so for ever; with none, a timer that is due now would not run.
+        return math.ulp(self._now)
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, value: float) -> None:
+        """What asyncio makes of the real clock does not count."""
 
     def time(self) -> float:
         """Seconds of virtual time since the loop was made."""
