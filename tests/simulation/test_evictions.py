@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -42,6 +42,9 @@ LOSSES = ("delete pod", "scale", "image", "budget", "kill node", "revive node")
 
 class Evictors(User):
     """A Deployment with a budget, and evictors who do not know of each other. actions: what users do besides."""
+
+    # A network that is slow for long must not pass for a node that is lost.
+    options: ClassVar[Raw] = {**User.options, "node_grace": 600.0}
 
     def __init__(self, seed: int, *actions: str, faults: float = 0.0) -> None:
         super().__init__(seed)
@@ -123,6 +126,12 @@ class Evictors(User):
         status = {field: value for field, value in budget["status"].items() if field != "observedGeneration"}
         told = [(each["status"], each["reason"]) for each in status.pop("conditions")]
         return budget["spec"], status, told, deployment["status"]["availableReplicas"], len(list(revision.of(Pod)))
+
+
+class EvictorsAmongLosses(Evictors):
+    """The same where nodes are lost, in earnest and by mistake."""
+
+    options: ClassVar[Raw] = User.options
 
 
 # ---- promises -------------------------------------------------------------------------------------------------------
@@ -261,5 +270,5 @@ async def test_enough_pods_are_left_whatever_the_network_and_the_processes_do(st
 
 @pytest.mark.parametrize("seed", seeds(1))
 async def test_no_pod_is_taken_that_was_not_granted_when_others_are_lost_too(store: Client, seed: int) -> None:
-    life = await live(store, Evictors(seed, *LOSSES, faults=2.0), leaders=2 - seed % 2, steps=20)
+    life = await live(store, EvictorsAmongLosses(seed, *LOSSES, faults=2.0), leaders=2 - seed % 2, steps=20)
     await check(store, life, evictions_only=False)
