@@ -12,6 +12,9 @@ from controllers.apps.daemonset.controller import DaemonSetController
 from controllers.apps.deployment import DeploymentController
 from controllers.apps.replicaset import ReplicaSetController
 from controllers.apps.statefulset.controller import StatefulSetController
+from controllers.autoscaling.controller import AutoscalerController
+from controllers.autoscaling.metrics import MetricsSource, SimulatedMetrics
+from controllers.autoscaling.usage import PodUsage
 from controllers.batch.cronjob import CronJobController
 from controllers.batch.job import JobController
 from controllers.batch.ttl import TTLAfterFinished
@@ -65,6 +68,7 @@ def add_workloads(
     pod_run_time: Delay | None = None,
     node_grace: float = GRACE,
     eviction_after: float = EVICTION_AFTER,
+    metrics: MetricsSource | None = None,
     scheduler_plugins: Sequence[Plugin] | None = None,
 ) -> Workloads:
     """Add the controllers of Deployments, ReplicaSets, StatefulSets, Jobs and CronJobs, the scheduler, the garbage
@@ -76,7 +80,8 @@ def add_workloads(
     Ready, from a deletion's request to the end, and from Ready to the end of a pod that ends by itself without saying
     when. node_grace: how long a node may be silent; eviction_after: how long its pods are
     kept after that. 0 delays make pods ready in one write. scheduler_plugins: the rules about where pods go, instead of
-    `controllers.core.scheduling.default_plugins()`.
+    `controllers.core.scheduling.default_plugins()`. metrics: what autoscalers go by, instead of what pods say about
+    themselves.
     """
     events = manager.events
     options = NodeOptions(
@@ -116,6 +121,7 @@ def add_workloads(
     EndpointsController(manager, events, backends).register()
     EndpointSliceController(manager, events, backends).register()
     ServiceAddresses(manager, events).register()
+    AutoscalerController(manager, events, metrics or SimulatedMetrics(manager, PodUsage(manager, backends))).register()
     workloads.namespaces.register()
     ResourceQuotaController(manager).register()
     workloads.garbage.register()
