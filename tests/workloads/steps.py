@@ -12,8 +12,8 @@ Random parts of names are `*`; pods of a DaemonSet are called by their node, tho
 
 from __future__ import annotations
 
-import re
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
