@@ -210,3 +210,15 @@ class ControllerRevision(Resource, group="apps", version="v1"):
 
     revision: int = 0
     data: dict[str, Any]
+
+    def validate(self) -> None:
+        """It holds something."""
+        if self.raw.get("data") is None:
+            raise Invalid("data", "required")
+        if self.revision < 0:
+            raise Invalid("revision", f"must not be negative, got {self.revision}")
+
+    def validate_update(self, old: ControllerRevision) -> None:
+        """What it holds stays."""
+        if not patch.semantic_equal(self.raw["data"], old.raw.get("data")):
+            raise Invalid("data", "is immutable")

@@ -8,7 +8,7 @@ same goes for wishes: until a generation has been observed, the looser of the ol
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from controllers.apps.history import REVISION_HASH
@@ -56,18 +56,30 @@ class State:
 
 @dataclass
 class Step:
-    """A pod that was made (`before` has none) or is to go, by the controller's doing."""
+    """A pod that was made (`before` has none) or is to go, by the controller's doing.
+
+    seen: what the process that did it may have seen: all states since its last step.
+    """
 
     before: State
     after: State
     ordinal: int
     pod: Raw
     author: str
-    # What the process that did it may have seen: all states since its last step.
-    seen: Sequence[State] = field(default_factory=list)
+    seen: Sequence[State]
+
+    @property
+    def wishes(self) -> Sequence[Wish]:
+        """What it may have acted on."""
+        return self.before.wishes
 
     def __str__(self) -> str:
         return f"revision {self.after.number}: {self.pod['metadata']['name']} by {self.author}"
+
+
+def revision_of(pod: Raw) -> str:
+    revision: str = pod["metadata"]["labels"][REVISION_HASH]
+    return revision
 
 
 def ordinal_of(obj: Raw) -> int:
@@ -123,28 +135,31 @@ def is_made(step: Step) -> bool:
 
 
 def allowed(step: Step, rule: Callable[[State, Wish], bool]) -> bool:
-    """Whether one of the states that may have been seen, with one of the wishes that may have been seen, allows it."""
-    wishes = [*step.before.wishes, *(wish for state in step.seen for wish in state.wishes)]
-    distinct = {(wish.start, wish.replicas, wish.partition): wish for wish in wishes}.values()
-    return any(rule(state, wish) for state in step.seen for wish in distinct)
+    """Whether one of the states that may have been seen, with one of the wishes that may have been, allows it."""
+    return any(rule(state, wish) for state in step.seen for wish in step.wishes)
 
 
 def check_order(steps: Sequence[Step]) -> None:
     """OrderedReady: a pod is made only when all before it serve, and taken only when all others that are wanted do; of
-    those beyond the wanted number the highest goes first, and each is gone before the next goes."""
+    those beyond the wanted number the highest goes first, and each is gone before the next goes; an update too goes
+    from the highest down."""
     for step in steps:
         mine = step.ordinal
+        newest = max(step.before.revisions.values(), key=lambda each: each["revision"])["metadata"]["name"]
 
         def may_make(state: State, wish: Wish, mine: int = mine) -> bool:
             if mine in state.pods or mine not in wish.ordinals:
                 return False
             return all(state.healthy(ordinal) for ordinal in range(wish.start, mine))
 
-        def may_take(state: State, wish: Wish, mine: int = mine) -> bool:
+        def may_take(state: State, wish: Wish, mine: int = mine, newest: str = newest) -> bool:
             if not all(state.healthy(ordinal) for ordinal in wish.ordinals if ordinal != mine):
                 return False
             beyond = [ordinal for ordinal in state.pods if ordinal not in wish.ordinals]
-            return mine == max(beyond) if beyond else mine in wish.ordinals
+            if beyond:
+                return mine == max(beyond)
+            later = (state.pods[ordinal] for ordinal in wish.ordinals if ordinal > mine)
+            return mine in wish.ordinals and all(revision_of(pod) == newest for pod in later)
 
         if is_made(step):
             assert allowed(step, may_make), f"{step}: made before its time"
@@ -156,10 +171,9 @@ def check_partition(steps: Sequence[Step]) -> None:
     """An update takes no pod below the partition, and what is made there is of the revision that was current."""
     for step in steps:
         status = [state.sts.get("status", {}) for state in (*step.seen, step.before)]
-        revision = step.pod["metadata"]["labels"][REVISION_HASH]
+        revision = revision_of(step.pod)
         if is_made(step):
-            wishes = [wish for state in (*step.seen, step.before) for wish in state.wishes]
-            if all(step.ordinal < wish.start + wish.partition for wish in wishes):
+            if all(step.ordinal < wish.start + wish.partition for wish in step.wishes):
                 current = {each.get("currentRevision") for each in status}
                 assert None in current or revision in current, f"{step}: below the partition, of {revision}"
             continue
@@ -175,18 +189,17 @@ def check_claims(states: Sequence[State], steps: Sequence[Step]) -> None:
     """A pod has its claims from the first, and they are of its own; they go only with a pod beyond the wanted number,
     and only if the policy says so."""
     for step in steps:
-        if not is_made(step):
-            continue
-        name = step.pod["metadata"]["name"]
+        wanted = all(step.ordinal in wish.ordinals for wish in step.wishes)
         for template in step.after.sts["spec"]["volumeClaimTemplates"]:
-            wanted = f"{template['metadata']['name']}-{name}"
-            volumes = step.pod["spec"]["volumes"]
-            assert wanted in {each["persistentVolumeClaim"]["claimName"] for each in volumes}
-            claim = step.after.claims.get(wanted)
-            assert claim is not None, f"{step}: without its claim"
-            assert "deletionTimestamp" not in claim["metadata"], f"{step}: its claim is about to go"
-            owners = {each["kind"] for each in claim["metadata"].get("ownerReferences", ())}
-            assert "Pod" not in owners, f"{step}: its claim goes with an earlier pod"
+            name = f"{template['metadata']['name']}-{step.pod['metadata']['name']}"
+            claim = step.before.claims.get(name)
+            owners = set() if claim is None else {each["kind"] for each in claim["metadata"].get("ownerReferences", ())}
+            assert not wanted or "Pod" not in owners, f"{step}: its claim goes with a pod"
+            if is_made(step):
+                assert claim is not None, f"{step}: without its claim"
+                assert "deletionTimestamp" not in claim["metadata"], f"{step}: its claim is about to go"
+                volumes = step.pod["spec"]["volumes"]
+                assert name in {each["persistentVolumeClaim"]["claimName"] for each in volumes}
     uids: dict[str, str] = {}
     narrow: dict[str, bool] = {}
     for state in states:
@@ -223,7 +236,7 @@ def check_revisions(states: Sequence[State]) -> None:
         numbers = [each["revision"] for each in state.revisions.values()]
         assert len(set(numbers)) == len(numbers), f"revision {state.number}: {numbers}"
         for pod in state.pods.values():
-            name = pod["metadata"]["labels"][REVISION_HASH]
+            name = revision_of(pod)
             used.add(name)
             if name in state.revisions:
                 template = state.revisions[name]["data"]["spec"]["template"]

@@ -120,7 +120,7 @@ def pod_of(sts: StatefulSet, ordinal: int, template: Raw, revision: str) -> Pod:
     described = template.get("metadata") or {}
     copied = {field: described[field] for field in ("labels", "annotations", "finalizers") if described.get(field)}
     name = pod_name(sts, ordinal)
-    spec = {**patch.copy(template["spec"]), "hostname": name}
+    spec = {**template["spec"], "hostname": name}
     if sts.spec.service_name:
         spec["subdomain"] = sts.spec.service_name
     pod = Pod.from_raw(patch.copy({"metadata": {**copied, "name": name, "namespace": sts.namespace}, "spec": spec}))

@@ -181,7 +181,7 @@ async def test_claims_are_made_before_their_pod_and_outlive_it(store: Client) ->
         found = await claims(it)
         assert [each.name for each in found] == ["log-web-0", "log-web-1", "www-web-0", "www-web-1"]
         assert found[0].metadata.labels == {"app": "web", "tier": "logs"}
-        assert found[0].metadata.annotations == {"note": "kept"}
+        assert found[0].metadata.annotations["note"] == "kept"
         assert found[2].metadata.labels == {"app": "web"}
         assert all(each.metadata.owner_references == [] for each in found)
         assert first[1].raw["spec"]["volumes"] == [
@@ -567,6 +567,21 @@ async def test_revisions_can_be_found_and_gone_back_to(store: Client) -> None:
         assert undo(sts, find_revision(found, 1))
         assert sts.raw["spec"]["template"]["spec"]["containers"][0]["image"] == "nginx:1.24"
         assert revisions_of(web(name="other"), found) == []
+
+
+async def test_what_a_revision_holds_never_changes(store: Client) -> None:
+    client = ObjectClient(store)
+    metadata = {"name": "web-1", "namespace": "default"}
+    for raw, path in (({"revision": 1}, "data"), ({"data": {"a": 1}, "revision": -1}, "revision")):
+        with pytest.raises(Invalid) as error:
+            await client.create(ControllerRevision.from_raw({"metadata": metadata, **raw}))
+        assert error.value.path == path
+    made = await client.create(ControllerRevision.from_raw({"metadata": metadata, "data": {"a": 1}, "revision": 1}))
+    made.revision = 2
+    made = await client.update(made)
+    made.raw["data"] = {"a": 2}
+    with pytest.raises(Invalid, match="immutable"):
+        await client.update(made)
 
 
 async def test_a_revision_whose_name_is_taken_gets_another(store: Client) -> None:
