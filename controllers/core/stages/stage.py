@@ -49,15 +49,16 @@ def seconds_of(value: Any, now: datetime) -> Delay | None:
     if _DURATION.fullmatch(text):
         return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     try:
-        given = sorted(max(0.0, float(each)) for each in text.split(","))
+        numbers = [float(each) for each in text.split(",")]
     except ValueError:
         # A time without its zone cannot be compared: TypeError.
         try:
             return max(0.0, (datetime.fromisoformat(text) - now).total_seconds())
         except (TypeError, ValueError):
             return None
-    if any(map(math.isnan, given)):
+    if any(map(math.isnan, numbers)):
         return None
+    given = sorted(max(0.0, each) for each in numbers)
     return given[0] if len(given) == 1 else (given[0], given[-1])
 
 
