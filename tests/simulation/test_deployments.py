@@ -1,11 +1,11 @@
-"""Random users and random faults, many seeds, virtual time: Deployments keep their promises at every revision."""
+"""Random users, a random network, dying nodes, processes that end after any write and two of them for one office:
+Deployments keep their promises at every revision."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,18 @@ import pytest
 
 from controllers.apps.deployment import RevisionNotFound, replica_set_of, undo
 from controllers.apps.types import Deployment, ReplicaSet
-from controllers.core.types import Pod
-from informer.errors import NotFound
+from controllers.simulation.client import NO_FAULTS
 from kvstore.api import Client
 from kvstore.client.embedded import EmbeddedClient
 from kvstore.node import Node, NodeOptions
-from tests.controllers.cluster import Cluster, Revision, cluster, history, nginx
+from tests.controllers.cluster import Revision, history, nginx
 from tests.simulation import invariants
-from tests.simulation.faults import FaultyClient
+from tests.simulation.life import Life, User, live, seeds, undisturbed
 from tests.virtual_time import VirtualTimeLoop
 
 pytestmark = pytest.mark.virtual_time
 
-# More with SIMULATION_SEEDS=1000: each is another life.
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "10"))
+STEPS = 15
 WISHES = ("scale", "image", "pause", "resume", "delete pod", "undo")
 IMAGES = ("nginx:1.14.2", "nginx:1.16.1", "nginx:1.17.0", "nginx:does-not-exist")
 STRATEGIES: tuple[dict[str, Any], ...] = (
@@ -37,20 +35,24 @@ STRATEGIES: tuple[dict[str, Any], ...] = (
 )
 
 
-class User:
-    """Does as a seed says. Reads and writes the store itself, without faults."""
+class Deployments(User):
+    """A Deployment. actions: what users do besides."""
 
-    def __init__(self, it: Cluster, rng: random.Random) -> None:
-        self.it = it
-        self.rng = rng
-        self.deleted: set[str] = set()
+    def __init__(self, seed: int, *actions: str) -> None:
+        super().__init__(seed)
+        self.actions = (*WISHES, *actions)
 
-    async def act(self, actions: Sequence[str]) -> None:
+    async def begin(self) -> None:
+        patience: dict[str, Any] = {"minReadySeconds": 3} if self.seed // len(STRATEGIES) % 2 else {}
+        await self.client.create(nginx(strategy=STRATEGIES[self.seed % len(STRATEGIES)], **patience))
+
+    async def act(self) -> None:
         rng = self.rng
-        action = rng.choice(actions)
+        action = rng.choice(self.actions)
         match action:
             case "scale":
-                await self.change(lambda d: setattr(d.spec, "replicas", rng.randint(0, 7)))
+                replicas = rng.randint(0, 7)
+                await self.change(lambda d: setattr(d.spec, "replicas", replicas))
             case "image":
                 image = rng.choice(IMAGES)
                 await self.change(lambda d: setattr(d.spec.template.spec.containers[0], "image", image))
@@ -59,104 +61,71 @@ class User:
             case "delete pod":
                 await self.delete_pod()
             case "kill node":
-                self.it.workloads.nodes.kill(rng.choice(self.it.workloads.nodes.names[1:]))
+                self.kill_node()
             case "revive node":
-                self.it.workloads.nodes.revive(rng.choice(self.it.workloads.nodes.names))
+                self.revive_node()
             case "undo":
                 try:
-                    rs = replica_set_of((await self.it.client.list(ReplicaSet, "default")).items)
+                    rs = replica_set_of((await self.client.list(ReplicaSet, "default")).items)
                 except RevisionNotFound:
                     return
                 await self.change(lambda d: undo(d, rs))
 
-    async def change(self, change: Any) -> None:
+    async def change(self, change: Callable[[Deployment], Any]) -> None:
         await self.it.change(Deployment, "nginx", change)
 
-    async def delete_pod(self) -> None:
-        pods = [pod for pod in await self.it.pods() if not pod.deleting]
-        if not pods:
-            return
-        pod = self.rng.choice(pods)
-        self.deleted.add(pod.metadata.uid or "")
-        try:
-            await self.it.client.delete(Pod, pod.name, "default", uid=pod.metadata.uid)
-        except NotFound:
-            return
+    async def settle(self) -> None:
+        def wish(deployment: Deployment) -> None:
+            deployment.spec.replicas = 4
+            deployment.spec.paused = False
+            deployment.spec.template.spec.containers[0].image = "nginx:final"
+
+        await self.change(wish)
+
+    async def settled(self) -> bool:
+        deployment = await self.it.deployment()
+        status = deployment.status
+        counts = (status.replicas, status.updated_replicas, status.available_replicas, len(await self.it.pods()))
+        return status.observed_generation == deployment.metadata.generation and counts == (4, 4, 4, 4)
+
+    def end(self, revision: Revision) -> Any:
+        return invariants.end_state(revision)
 
 
-async def finish(it: Cluster) -> None:
-    """Bring the Deployment to a known wish, and wait until it is met."""
-
-    def wish(deployment: Deployment) -> None:
-        deployment.spec.replicas = 4
-        deployment.spec.paused = False
-        deployment.spec.template.spec.containers[0].image = "nginx:final"
-
-    for name in it.workloads.nodes.names:
-        it.workloads.nodes.revive(name)
-    await it.change(Deployment, "nginx", wish)
-    await it.rolled_out()
-    await asyncio.sleep(60)
-
-
-async def simulate(store: Client, seed: int, *, actions: Sequence[str], rates: float) -> tuple[list[Revision], User]:
-    """One life of a Deployment: what a user does, what the network does; at the end all faults are healed.
-
-    rates: how often faults happen, 1 = as often as `FaultyClient` has them by default, 0 = never.
-    """
-    client = FaultyClient(store, random.Random(seed), rates)
-    options: dict[str, Any] = {"pod_delete_delay": (0.1, 3.0), "node_grace": 8.0, "eviction_after": 4.0}
-    async with cluster(store, client=client, seed=seed, **options) as it:
-        user = User(it, random.Random(seed))
-        await it.apply(nginx(strategy=STRATEGIES[seed % len(STRATEGIES)]))
-        for _ in range(15):
-            await asyncio.sleep(user.rng.choice([0.0, 0.1, 1.0, 5.0, 30.0]))
-            await user.act(actions)
-        client.heal()
-        await finish(it)
-        assert rates == 0 or sum(client.injected.values()) > 5, client.injected
-        return await history(store), user
-
-
-def check(revisions: list[Revision], user: User) -> None:
+async def check(store: Client, life: Life) -> None:
+    revisions, user = await history(store), life.user
     invariants.check_surge(revisions)
     invariants.check_availability(revisions, user.deleted)
     invariants.check_bindings(revisions)
     invariants.check_owned(revisions[-1])
-    # What every undisturbed run ends with, whatever happened on the way.
-    assert invariants.end_state(revisions[-1]) == {
-        "nginx": (
-            ["nginx:final"] * 4,
-            {"replicas": 4, "updatedReplicas": 4, "availableReplicas": 4, "unavailableReplicas": 0},
-            {
-                "Available": ("True", "MinimumReplicasAvailable"),
-                "Progressing": ("True", "NewReplicaSetAvailable"),
-            },
-        )
-    }
+    assert user.end(revisions[-1]) == await undisturbed(Deployments(user.seed))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 async def test_promises_are_kept_whatever_users_do(store: Client, seed: int) -> None:
-    check(*await simulate(store, seed, actions=WISHES, rates=0))
+    await check(store, await live(store, Deployments(seed), faults=NO_FAULTS, steps=STEPS))
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-async def test_promises_are_kept_whatever_users_and_the_network_do(store: Client, seed: int) -> None:
-    check(*await simulate(store, seed, actions=WISHES, rates=1))
+@pytest.mark.parametrize("seed", seeds(3))
+async def test_promises_are_kept_whatever_the_network_and_the_process_do(store: Client, seed: int) -> None:
+    life = await live(store, Deployments(seed), steps=STEPS)
+    assert life.faults.total() > 5
+    await check(store, life)
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-async def test_promises_are_kept_when_nodes_die_too(store: Client, seed: int) -> None:
-    check(*await simulate(store, seed, actions=(*WISHES, "kill node", "revive node"), rates=1))
+@pytest.mark.parametrize("seed", seeds(3))
+async def test_promises_are_kept_when_nodes_die_and_two_run_for_one_office(store: Client, seed: int) -> None:
+    user = Deployments(4 + seed, "kill node", "revive node")
+    await check(store, await live(store, user, leaders=2, steps=STEPS))
 
 
 def test_the_same_seed_gives_the_same_history(tmp_path: Path) -> None:
-    async def life(directory: Path) -> list[tuple[int, list[str]]]:
+    async def lived(directory: Path) -> list[tuple[int, list[str]]]:
         options = NodeOptions(fsync=False, inline_commits=True)
         async with Node.open(directory, options, rng=random.Random(0)) as node:
             store = EmbeddedClient(node)
-            revisions, _ = await simulate(store, 7, actions=WISHES, rates=1)
+            await live(store, Deployments(7), steps=STEPS)
+            revisions = await history(store)
             await store.close()
         return [(each.number, each.changed) for each in revisions]
 
@@ -164,5 +133,5 @@ def test_the_same_seed_gives_the_same_history(tmp_path: Path) -> None:
     for number in range(2):
         # A loop each: stamps are whole seconds, so what is decided by them depends on when a life begins.
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-            histories.append(runner.run(life(tmp_path / str(number))))
+            histories.append(runner.run(lived(tmp_path / str(number))))
     assert histories[0] == histories[1]
