@@ -16,7 +16,17 @@ from informer.resources import SCHEME, Resource, Scheme
 log = structlog.get_logger("controllers.cli")
 
 # kubectl's `all`: what runs, in the order it shows them.
-ALL = ("pods", "services", "deployments.apps", "replicasets.apps", "cronjobs.batch", "jobs.batch")
+ALL = (
+    "pods",
+    "services",
+    "daemonsets.apps",
+    "deployments.apps",
+    "replicasets.apps",
+    "statefulsets.apps",
+    "horizontalpodautoscalers.autoscaling",
+    "cronjobs.batch",
+    "jobs.batch",
+)
 
 
 class Kinds:
