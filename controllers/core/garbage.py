@@ -7,7 +7,7 @@ object that may be garbage, and every owner that seems to be gone, is looked up 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -19,13 +19,14 @@ from controllers.workqueue import WorkQueue
 from informer.cache import OwnerRef, Stored
 from informer.client import ObjectClient, Propagation
 from informer.crd import CustomResourceDefinition, resource_from_crd
-from informer.errors import ApiError, Conflict, Invalid, NotFound, UnknownKind
+from informer.errors import ApiError, Conflict, Invalid, NotFound, UnknownKind, Unreachable
 from informer.metadata import FOREGROUND, ORPHAN
 from informer.resources import SCHEME, Resource, ResourceType
 from informer.shared import Handler, Registration
 
 WORKERS = 20  # kube-controller-manager's --concurrent-gc-syncs
 ABSENT_OWNERS = 500  # its cache of owners known to be gone
+CATCH_UP = 10.0  # seconds for the caches to show what there was when a deletion was asked for
 
 log = structlog.get_logger("controllers")
 
@@ -51,6 +52,7 @@ class Node(msgspec.Struct):
     owners: Sequence[OwnerRef] = ()
     blocking: frozenset[str] = frozenset()
     dependents: OrderedDict[str, None] = msgspec.field(default_factory=OrderedDict)
+    blockers: int = 0  # how many of them have to go before it, if it goes in the foreground
     virtual: bool = False
     deleting: bool = False
     deleting_dependents: bool = False
@@ -90,7 +92,7 @@ class Graph:
         uid = meta.uid or ""
         found: list[str] = []
         node = self.nodes.get(uid)
-        identity = Identity(cls.TYPE.api_version, cls.TYPE.kind, stored.namespace, stored.name, uid)
+        identity = _identity(cls, stored)
         if node is None:
             node = self.nodes[uid] = Node(identity, cls)
         elif node.virtual:
@@ -111,16 +113,12 @@ class Graph:
         now = {owner.uid for owner in owners}
         references = _decode(stored.data).metadata.owner_references or ()
         blocking = frozenset(owner.uid for owner in references if owner.block_owner_deletion)
-        # An owner that waits for this one to go has to look again when it does not block any more.
-        for gone in [*(before - now), *(node.blocking - blocking)]:
-            owner_node = self.nodes.get(gone)
-            if owner_node is not None and owner_node.deleting_dependents:
-                found.append(gone)
+        for gone in node.blocking - blocking:
+            found += self._unblock(gone)
         for gone in before - now:
-            owner_node = self.nodes.get(gone)
-            if owner_node is not None:
-                owner_node.dependents.pop(uid, None)
-                self._drop_virtual(owner_node)
+            former = self.nodes[gone]
+            former.dependents.pop(uid, None)
+            self._drop_virtual(former)
         for owner in owners:
             owner_node = self.nodes.get(owner.uid)
             if owner_node is None:
@@ -136,8 +134,16 @@ class Graph:
             owner_node.dependents[uid] = None
             if owner_node.deleting_dependents and owner.uid not in before:
                 found.append(uid)
+        for blocked in blocking - node.blocking:
+            self.nodes[blocked].blockers += 1
         node.owners, node.blocking = owners, blocking
         return found
+
+    def _unblock(self, uid: str) -> list[str]:
+        """One dependent less has to go before that owner, which has to be looked at when it was the last."""
+        owner_node = self.nodes[uid]
+        owner_node.blockers -= 1
+        return [uid] if owner_node.deleting_dependents and not owner_node.blockers else []
 
     def _note_deletion(self, node: Node, stored: Stored) -> list[str]:
         finalizers = _decode(stored.data).metadata.finalizers or ()
@@ -156,18 +162,19 @@ class Graph:
 
     def remove(self, uid: str) -> list[str]:
         """An object is gone. Returns the uids that may have become garbage or can go on being deleted."""
-        node = self.nodes.pop(uid, None)
+        node = self.nodes.get(uid)
         if node is None:
             return []
-        found = [*node.dependents]
+        found: list[str] = []
+        for blocked in node.blocking:
+            found += self._unblock(blocked)
         for owner in node.owners:
             owner_node = self.nodes.get(owner.uid)
-            if owner_node is None:
-                continue
-            owner_node.dependents.pop(uid, None)
-            if owner_node.deleting_dependents:
-                found.append(owner.uid)
-            self._drop_virtual(owner_node)
+            if owner_node is not None:
+                owner_node.dependents.pop(uid, None)
+                self._drop_virtual(owner_node)
+        del self.nodes[uid]
+        found += node.dependents
         if node.dependents:
             # They still name it: it is what it was before it was ever seen, and their turn comes with them.
             node.virtual, node.owners, node.blocking, node.cls = True, (), frozenset(), None
@@ -186,9 +193,12 @@ class Graph:
     def _check(self) -> None:
         """Raise AssertionError if the invariant does not hold. O(objects + references)."""
         expected: dict[str, set[str]] = {uid: set() for uid in self.nodes}
+        blockers: Counter[str] = Counter()
         for uid, node in self.nodes.items():
             for owner in node.owners:
                 expected[owner.uid].add(uid)
+            blockers.update(node.blocking)
+        assert all(node.blockers == blockers[uid] for uid, node in self.nodes.items())
         assert expected == {uid: set(node.dependents) for uid, node in self.nodes.items()}
         assert all(node.dependents for node in self.nodes.values() if node.virtual)
 
@@ -225,7 +235,7 @@ class GarbageCollector:
         self._workers = workers
         self._graph = Graph()
         self._queue: WorkQueue[str] = WorkQueue()
-        self._absent: OrderedDict[str, None] = OrderedDict()
+        self._absent: OrderedDict[Identity, None] = OrderedDict()
         self._deleted = self._orphaned = self._failed = 0
 
     @property
@@ -297,7 +307,7 @@ class GarbageCollector:
         node = self._graph.nodes.get(uid)
         if node is not None and not node.virtual:
             if node.dependents:
-                self._note_absent(uid)
+                self._note_absent(node.identity)
             self._enqueue(self._graph.remove(uid))
 
     def _enqueue(self, uids: Iterable[str]) -> None:
@@ -336,7 +346,7 @@ class GarbageCollector:
             return
         live = await self._get(cls, node.identity)
         if live is None:
-            self._note_absent(uid)
+            self._note_absent(node.identity)
             found = self._graph.remove(uid) if not node.virtual else [*node.dependents]
             self._enqueue(found)
             return
@@ -397,14 +407,26 @@ class GarbageCollector:
             told = f"ownerRef [{cls.TYPE.api_version}/{cls.TYPE.kind}, name: {raw['name']}, uid: {uid}] is namespaced"
             self._recorder.event(Reference.of(live), "Warning", "OwnerRefInvalidNamespace", told)
             return "solid"
-        if uid in self._absent:
-            self._absent.move_to_end(uid)
-            return "dangling"
+        place = _place(identity)
+        if place in self._absent:
+            self._absent.move_to_end(place)
+            return self._dangling(live, identity)
         owner = await self._get(cls, identity)
         if owner is None:
-            self._note_absent(uid)
-            return "dangling"
+            self._note_absent(identity)
+            return self._dangling(live, identity)
         return "waiting" if owner.deleting and FOREGROUND in owner.metadata.finalizers else "solid"
+
+    def _dangling(self, live: Resource, identity: Identity) -> str:
+        """The owner is not where it is said to be; told if it is elsewhere."""
+        node = self._graph.nodes.get(identity.uid)
+        if node is not None and not node.virtual and node.identity.namespace not in ("", identity.namespace):
+            told = (
+                f"ownerRef [{identity.api_version}/{identity.kind}, namespace: {identity.namespace}, "
+                f'name: {identity.name}, uid: {identity.uid}] does not exist in namespace "{identity.namespace}"'
+            )
+            self._recorder.event(Reference.of(live), "Warning", "OwnerRefInvalidNamespace", told)
+        return "dangling"
 
     async def _unblock_cycle(self, node: Node, live: Resource) -> None:
         """If a dependent is in foreground deletion too, the two wait for each other: this one stops blocking."""
@@ -416,23 +438,28 @@ class GarbageCollector:
         live.raw["metadata"] = updated.raw["metadata"]
 
     async def _delete_dependents(self, node: Node, live: Resource) -> None:
-        """Foreground deletion: the object goes when no dependent is left that blocks it."""
-        dependents = self._graph.dependents(node)
-        uid = node.identity.uid
-        if any(uid in dependent.blocking for dependent in dependents):
-            self._enqueue(each.identity.uid for each in dependents if not each.deleting_dependents)
+        """Foreground deletion: the object goes when no dependent is left that blocks it.
+
+        Whose turn it is to be deleted has been looked at when the deletion began, and is when they appear later.
+        """
+        if node.blockers:
             return
+        for cls, stored in await self._dependents_of(live):
+            dependent = await self._get(cls, _identity(cls, stored))
+            references = [] if dependent is None else dependent.raw["metadata"].get("ownerReferences") or []
+            if any(each["uid"] == node.identity.uid and each.get("blockOwnerDeletion") for each in references):
+                return  # the graph will know of it in a moment, and of its end
         await self._remove_finalizer(live, FOREGROUND)
 
     async def _orphan(self, node: Node) -> None:
         """Let the dependents go free, then the object."""
         cls, uid = self._class_of(node.identity), node.identity.uid
         live = await self._get(cls, node.identity) if cls is not None else None
-        if live is None:
+        # It may be meant to take its dependents with it by now.
+        if live is None or not live.deleting or ORPHAN not in live.metadata.finalizers:
             return
-        for dependent in self._graph.dependents(node):
-            child_cls = self._class_of(dependent.identity)
-            child = await self._get(child_cls, dependent.identity) if child_cls is not None else None
+        for child_cls, stored in await self._dependents_of(live):
+            child = await self._get(child_cls, _identity(child_cls, stored))
             if child is None:
                 continue
             references = child.raw["metadata"].get("ownerReferences") or []
@@ -442,6 +469,21 @@ class GarbageCollector:
                 await self._client.update(child)
                 self._orphaned += 1
         await self._remove_finalizer(live, ORPHAN)
+
+    async def _dependents_of(self, owner: Resource) -> list[tuple[type[Resource], Stored]]:
+        """The objects that name it as an owner or did so until lately: all that there were when its deletion was asked
+        for. The graph may not know yet of one that was made shortly before. Raises `Unreachable`."""
+        revision, uid = owner.metadata.resource_version or "", owner.metadata.uid or ""
+        found: list[tuple[type[Resource], Stored]] = []
+        try:
+            async with asyncio.timeout(CATCH_UP):
+                for cls in dict.fromkeys((*self._kinds, *self._manager.kinds)):
+                    cache = self._manager.informer(cls).cache
+                    await cache.wait_for(revision)
+                    found += [(cls, stored) for stored in cache.by_index("owner", uid)]
+        except TimeoutError:
+            raise Unreachable(f"the caches do not come to revision {revision}, at which {owner!r} was seen") from None
+        return found
 
     async def _remove_finalizer(self, live: Resource, finalizer: str) -> None:
         finalizers = live.metadata.finalizers
@@ -475,9 +517,10 @@ class GarbageCollector:
             return None
         return live if live.metadata.uid == identity.uid else None
 
-    def _note_absent(self, uid: str) -> None:
-        self._absent[uid] = None
-        self._absent.move_to_end(uid)
+    def _note_absent(self, identity: Identity) -> None:
+        place = _place(identity)
+        self._absent[place] = None
+        self._absent.move_to_end(place)
         if len(self._absent) > ABSENT_OWNERS:
             self._absent.popitem(last=False)
 
@@ -514,6 +557,15 @@ def _same(old: Stored, new: Stored) -> bool:
     if after.deletion_timestamp:
         return False
     return before.uid == after.uid and before.raw_owner_references == after.raw_owner_references
+
+
+def _identity(cls: type[Resource], stored: Stored) -> Identity:
+    return Identity(cls.TYPE.api_version, cls.TYPE.kind, stored.namespace, stored.name, stored.meta.uid or "")
+
+
+def _place(identity: Identity) -> Identity:
+    """Where it was looked for, in whatever version: a reference that is wrong in some way says nothing of another."""
+    return msgspec.structs.replace(identity, api_version=identity.api_version.rpartition("/")[0])
 
 
 def _names(owner: OwnerRef, identity: Identity, namespace: str) -> bool:
