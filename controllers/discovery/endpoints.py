@@ -31,18 +31,26 @@ Raw = dict[str, Any]
 
 class EndpointsController:
     """Keeps the Endpoints of Services that have a selector. batch_period: seconds that changes of pods wait for others.
+    capacity: addresses that are told.
 
     A Service with many pods rests after each run, for `PACE` a pod: kube-controller-manager has the rate limit of its
     client for that.
     """
 
     def __init__(
-        self, manager: Manager, events: EventBroadcaster, backends: Backends, *, batch_period: float = BATCH_PERIOD
+        self,
+        manager: Manager,
+        events: EventBroadcaster,
+        backends: Backends,
+        *,
+        batch_period: float = BATCH_PERIOD,
+        capacity: int = CAPACITY,
     ) -> None:
         self._manager = manager
         self._recorder = events.recorder("endpoint-controller")
         self._backends = backends
         self._batch_period = batch_period
+        self._capacity = capacity
         self._queue = backends.queue()
 
     def register(self) -> None:
@@ -71,7 +79,7 @@ class EndpointsController:
         backends = self._backends.of(request.namespace, service.spec.selector)
         self._queue.rest(request, self._batch_period + PACE * len(backends))
         subsets = subsets_of(service, backends)
-        truncated = truncate(subsets)
+        truncated = truncate(subsets, self._capacity)
         labels = labels_of(service)
         if current is None:
             made = Endpoints(name=request.name, namespace=request.namespace, labels=labels)

@@ -66,11 +66,6 @@ def test_the_ratio_of_usage_and_target(usage: int, target: int, current: int, wa
     """desired = ceil(current x usage / target)"""
     states, used = pods(current), samples(*[usage] * current)
     assert by_average(current, target, states, used, now=NOW).replicas == wanted
-    assert cpu(
-        current,
-        10,
-        states,
-        samples(*[usage] * current),
 
 
 def test_utilization_is_the_sum_of_usage_by_the_sum_of_requests() -> None:
@@ -125,7 +120,10 @@ def test_pods_that_are_not_ready_damp_the_way_up_only() -> None:
     ],
 )
 def test_cpu_samples_of_pods_that_warm_up_do_not_count(started: int, since: int, ready: bool, counts: bool) -> None:
-    moments = {"started": NOW - timedelta(seconds=started), "ready_since": NOW - timedelta(seconds=since)}
+    moments: dict[str, Any] = {
+        "started": NOW - timedelta(seconds=started),
+        "ready_since": NOW - timedelta(seconds=since),
+    }
     warm = pod("p1", ready=ready, **moments)
     # At the target's double: with it 4; taken as idle, 2.
     assert cpu(2, 50, [pod("p0"), warm], samples(1000, 1000)) == (4 if counts else 2)
