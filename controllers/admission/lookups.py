@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from controllers.core.types import Namespace
-from controllers.manager import Manager
 from informer.client import ObjectClient
 from informer.errors import NotFound
 from informer.resources import Resource
+
+if TYPE_CHECKING:
+    from controllers.manager import Manager
 
 R = TypeVar("R", bound=Resource)
 
