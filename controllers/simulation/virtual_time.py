@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar, TypeVarTuple, Unpack
@@ -34,8 +35,11 @@ class _JumpingSelector(selectors.DefaultSelector):
             if not ready:
                 raise RuntimeError("stuck: nothing is ready, no timer is set, no thread is at work")
             return ready
-        self.loop.advance(timeout)
-        return []
+        pause = self.loop.pause_before(timeout)
+        ready = super().select(pause) if pause > 0 else []
+        if not ready:
+            self.loop.advance(timeout)
+        return ready
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -64,6 +68,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Seconds of virtual time since the loop was made."""
         return self._now
 
+    def pause_before(self, seconds: float) -> float:
+        """Real seconds to wait before the clock moves on by so many."""
+        return 0.0
+
     def advance(self, seconds: float) -> None:
         """Move the clock on, at least by the least that a float can show: rounding must not stop it for ever."""
         self._now = max(self._now + seconds, math.nextafter(self._now, math.inf))
@@ -81,6 +89,22 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def _job_done(self) -> None:
         self.jobs -= 1
+
+
+class TimeLapseLoop(VirtualTimeLoop):
+    """As `VirtualTimeLoop`, but no faster than `speed` times real time, so that people can look on.
+
+    Work takes none of its time, so nothing that goes by the clock comes too late on a slow machine: the film is longer.
+    """
+
+    def __init__(self, speed: float) -> None:
+        self.speed = speed
+        self._began = time.monotonic()
+        super().__init__()
+
+    def pause_before(self, seconds: float) -> float:
+        """What is left until the film may be there."""
+        return self._began + (self.time() + seconds) / self.speed - time.monotonic()
 
 
 class OneThreadLoop(VirtualTimeLoop):

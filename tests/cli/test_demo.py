@@ -12,8 +12,9 @@ from controllers.cli.demo import command, runner
 from controllers.cli.demo.command import run_demo
 from controllers.cli.demo.link import Link
 from controllers.cli.demo.manifests import find_manifests
-from controllers.cli.demo.steps import STEPS, Step
-from controllers.cli.demo.world import StepFailed, World
+from controllers.cli.demo.runner import Step, StepFailed
+from controllers.cli.demo.steps import STEPS
+from controllers.cli.demo.world import World
 from controllers.core.types import Pod
 from tests.cli.conftest import MANIFESTS, Cli
 from tests.cli.test_processes import on_terminal

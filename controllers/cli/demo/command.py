@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from controllers.cli.demo.lines import Lines
-from controllers.cli.demo.runner import Outcome, run_steps
-from controllers.cli.demo.steps import STEPS, Step
+from controllers.cli.demo.runner import Outcome, Step, run_steps
+from controllers.cli.demo.steps import STEPS
 from controllers.cli.demo.world import World, open_world
 from controllers.cli.logs import configure_logs
 from controllers.cli.options import KubectlCommand, global_options
@@ -33,7 +33,7 @@ def demo() -> int:
     return asyncio.run(run_demo(STEPS, terminal=sys.stdout.isatty()))
 
 
-async def run_demo(steps: Sequence[Step], *, terminal: bool) -> int:
+async def run_demo(steps: Sequence[Step[World]], *, terminal: bool) -> int:
     """Run the steps in a world of their own and show them; the exit code."""
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -46,7 +46,7 @@ async def run_demo(steps: Sequence[Step], *, terminal: bool) -> int:
     return 1 if outcomes[-1].problem else 0
 
 
-async def _run(steps: Sequence[Step], world: World, terminal: bool) -> list[Outcome]:
+async def _run(steps: Sequence[Step[World]], world: World, terminal: bool) -> list[Outcome]:
     if not terminal:
         return await run_steps(steps, world, Lines(len(steps)))
     # A fifth of a second that only a terminal pays for.
@@ -59,7 +59,7 @@ async def _run(steps: Sequence[Step], world: World, terminal: bool) -> list[Outc
         return await run_steps(steps, world, picture, pause=PAUSE)
 
 
-def _summary(steps: Sequence[Step], outcomes: Sequence[Outcome], world: World, seconds: float) -> list[str]:
+def _summary(steps: Sequence[Step[World]], outcomes: Sequence[Outcome], world: World, seconds: float) -> list[str]:
     reflectors = [informer.reflector for informer in world.watchers().values()]
     counts = (
         f"{sum(each.events for each in reflectors)} events reached {len(reflectors)} informers, "

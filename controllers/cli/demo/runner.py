@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from controllers.cli.demo.steps import Step
-from controllers.cli.demo.world import StepFailed, World
+from controllers.cli.errors import CliError
 from informer.errors import ApiError
 from kvstore.errors import KvError
 
 TOTAL = 29.0  # seconds for all steps
+
+
+class HasRevision(Protocol):
+    """What steps work with."""
+
+    @property
+    def revision(self) -> int:
+        """The store's."""
+
+
+W = TypeVar("W", bound=HasRevision)
+
+Tell = Callable[[str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[W]):
+    """`run` does it, tells details, and raises StepFailed if it did not work."""
+
+    title: str
+    run: Callable[[W, Tell], Awaitable[None]]
+
+
+class StepFailed(CliError):
+    """A step did not get where it should; the text says what was expected."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -38,13 +63,16 @@ class Report(Protocol):
         """The step is over."""
 
 
-async def run_steps(steps: Sequence[Step], world: World, report: Report, *, pause: float = 0.0) -> list[Outcome]:
+async def run_steps(
+    steps: Sequence[Step[W]], world: W, report: Report, *, pause: float = 0.0, total: float | None = None
+) -> list[Outcome]:
     """Run them until one fails; what became of each that ran. `pause`: seconds after each detail, for eyes.
 
-    All of them together have `TOTAL` seconds.
+    All of them together have `total` seconds, `TOTAL` unless given.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + TOTAL
+    total = TOTAL if total is None else total
+    deadline = loop.time() + total
     outcomes: list[Outcome] = []
 
     async def tell(text: str) -> None:
@@ -61,7 +89,7 @@ async def run_steps(steps: Sequence[Step], world: World, report: Report, *, paus
         except StepFailed as error:
             problem = str(error)
         except TimeoutError:
-            problem = f"the demo's {TOTAL:g} s were over"
+            problem = f"the demo's {total:g} s were over"
         except (ApiError, KvError) as error:
             problem = f"{type(error).__name__}: {error}"
         outcomes.append(Outcome(step.title, loop.time() - began, world.revision, problem))

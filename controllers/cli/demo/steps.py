@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from controllers.apps.deployment.arithmetic import fenceposts
@@ -13,7 +12,8 @@ from controllers.apps.deployment.rollback import replica_set_of, undo
 from controllers.apps.types import Deployment, ReplicaSet
 from controllers.cli.columns.nodes import node_status
 from controllers.cli.demo.manifests import find_manifests
-from controllers.cli.demo.world import StepFailed, World
+from controllers.cli.demo.runner import Step, StepFailed, Tell
+from controllers.cli.demo.world import World
 from controllers.cli.editing import edit
 from controllers.cli.errors import CliError
 from controllers.cli.manifests import Checked, check_manifests, read_manifests
@@ -28,17 +28,6 @@ from informer.shared import Handler
 NGINX = "nginx-deployment"
 NEW_IMAGE = "nginx:1.16.1"
 PATIENCE = 9.0  # seconds for anything that pods have to do; on an idle machine it takes one to four
-
-Tell = Callable[[str], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """`run` does it, tells details, and raises StepFailed if it did not work."""
-
-    title: str
-    run: Callable[[World, Tell], Awaitable[None]]
-
 
 # ---- 1: manifests ---------------------------------------------------------------------------------------------------
 
@@ -299,7 +288,7 @@ def _runs(world: World, image: str, replicas: int) -> bool:
     return _ready_exactly(world, replicas) and all(pod.spec.containers[0].image == image for pod in pods)
 
 
-STEPS = (
+STEPS: Sequence[Step[World]] = (
     Step("apply examples/manifests", apply_manifests),
     Step(f"scale {NGINX} to 6", scale_up),
     Step(f"roll out {NEW_IMAGE}", roll_out),

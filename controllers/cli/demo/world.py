@@ -16,7 +16,7 @@ from typing import TypeVar
 from controllers.apps.types import Deployment, ReplicaSet
 from controllers.builtin import Workloads, add_workloads
 from controllers.cli.demo.link import Link
-from controllers.cli.errors import CliError
+from controllers.cli.demo.runner import StepFailed
 from controllers.cli.kinds import Kinds
 from controllers.cli.session import Session
 from controllers.core.types import Node as Machine
@@ -41,10 +41,6 @@ START_TIMEOUT = 5.0
 # Start, readiness and end of a pod, for eyes and for pipes.
 VISIBLE = ((0.1, 0.3), (0.2, 0.6), (0.1, 0.3))
 QUICK = ((0.05, 0.15), (0.1, 0.3), (0.05, 0.15))
-
-
-class StepFailed(CliError):
-    """A step did not get where it should; the text says what was expected."""
 
 
 class World:
