@@ -21,6 +21,7 @@ from controllers.cli.logs import FORMATS, LEVELS, LogFormat, configure_logs
 from controllers.cli.options import KubectlCommand, Settings, global_options
 from controllers.cli.reconciler_files import load_managers, where
 from controllers.cli.reload import run_and_reload
+from controllers.core.stages import StageError, check_stages
 from controllers.core.types import Event
 from controllers.errors import EndpointError
 from controllers.manager import Manager
@@ -46,6 +47,12 @@ log = structlog.get_logger("controllers.cli")
 )
 @click.argument("files", nargs=-1, metavar="[FILE.py]...", type=click.Path(path_type=Path))
 @click.option("--nodes", type=click.IntRange(0, 1000), default=3, show_default=True, help="How many simulated nodes.")
+@click.option(
+    "--stages",
+    multiple=True,
+    metavar="FILE|DIR|SET",
+    help="How pods behave: stages in YAML, or a set: general (the ground), fast instead of it, chaos besides.",
+)
 @click.option(
     "--workloads/--no-workloads",
     default=None,
@@ -80,6 +87,7 @@ def run(
     settings: Settings,
     files: tuple[Path, ...],
     nodes: int,
+    stages: tuple[str, ...],
     workloads: bool | None,
     leader_elect: bool | None,
     reload: bool,
@@ -104,7 +112,11 @@ def run(
     address = _address(url)
     numbers = ManagerSettings.load(config)
     numbers = msgspec.structs.replace(numbers, http=(numbers.http or DEFAULT_HTTP) if http is None else http)
-    plan = _Plan(load_managers(files), nodes, workloads, leader_elect, numbers)
+    try:
+        check_stages(stages)
+    except StageError as error:
+        raise CliError(str(error)) from None
+    plan = _Plan(load_managers(files), nodes, stages, workloads, leader_elect, numbers)
     try:
         asyncio.run(_run(settings, plan, address))
     except Exception as error:
@@ -118,6 +130,7 @@ class _Plan(NamedTuple):
 
     managers: list[Manager]
     nodes: int
+    stages: tuple[str, ...]
     workloads: bool | None
     leader_elect: bool | None
     settings: ManagerSettings
@@ -131,7 +144,7 @@ class _Plan(NamedTuple):
             election = "kube-system/listwatch-controllers" if elect else None
             builtin = Manager(leader_election=election, stop_timeout=STOP_TIMEOUT)
             builtin.use_client(client, self.settings)
-            add_workloads(builtin, nodes=self.nodes)
+            add_workloads(builtin, nodes=self.nodes, stages=self.stages)
         for n, manager in enumerate(self.managers):
             manager.use_client(client, self.settings)
             if self.leader_elect is False:

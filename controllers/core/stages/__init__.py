@@ -6,7 +6,7 @@ for by the annotation `listwatch.dev/simulate`. `docs/stages.md` is the guide.
 
 from controllers.core.stages.kubelet import CRASH_LOOP, Setting, qos_class, set_condition
 from controllers.core.stages.reading import Option, Source, StageError, read_stages
-from controllers.core.stages.stage import FOREVER, Delay, Stage, Stages, draw
+from controllers.core.stages.stage import FOREVER, Delay, Stage, Stages, check_stages, draw
 
 # What pods and templates may say of themselves.
 SIMULATE = "listwatch.dev/simulate"
@@ -26,6 +26,7 @@ __all__ = [
     "Stage",
     "StageError",
     "Stages",
+    "check_stages",
     "draw",
     "qos_class",
     "read_stages",

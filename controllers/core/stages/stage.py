@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from controllers.core.stages.effects import Effect
 from controllers.core.stages.expressions import Expression, Shape
 from controllers.core.stages.matching import Matcher, requirements_of
-from controllers.core.stages.reading import DelaySpec, Option, Source
+from controllers.core.stages.reading import DelaySpec, Option, Source, read_stages
 
 Raw = dict[str, Any]
 Delay = float | tuple[float, float]
@@ -185,3 +186,10 @@ class Stages:
             return fit[0]
         weights = [stage.weight_of(document) for stage in fit]
         return rng.choices(fit, weights if any(weights) else None)[0]
+
+
+def check_stages(wanted: Sequence[str | Path]) -> None:
+    """Raises StageError if these sets, files and directories cannot be used."""
+    sources = read_stages(wanted)
+    for kind in ("Pod", "Node"):
+        Stages(sources, kind, {})
