@@ -66,8 +66,8 @@ def _check_contains(found: Any, wanted: Any, where: str) -> None:
             if key not in found and value not in ({}, [], None):
                 raise StepFailed(f"{where}.{key} is lost")
             _check_contains(found.get(key, value), value, f"{where}.{key}")
-    elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
-        for index, (left, right) in enumerate(zip(found, wanted, strict=True)):
+    elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) <= len(found):
+        for index, (left, right) in enumerate(zip(found, wanted, strict=False)):
             _check_contains(left, right, f"{where}[{index}]")
     elif found != wanted:
         raise StepFailed(f"{where} is {found!r}, the manifest said {wanted!r}")
