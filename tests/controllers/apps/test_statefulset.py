@@ -436,7 +436,10 @@ async def test_a_pod_of_somebody_else_with_the_name_is_in_the_way(store: Client)
 
 async def test_a_pod_that_waits_gets_a_claim_that_was_deleted(store: Client) -> None:
     async with cluster(store, **FAST) as it:
-        await it.client.create(web(1, image=BROKEN))
+        made = web(1)
+        # On no node: a pod that is on one keeps its claim from going.
+        made.raw["spec"]["template"]["spec"]["nodeSelector"] = {"disk": "none"}
+        await it.client.create(made)
         await it.until(lambda: _has(it, ["web-0"]))
         (before,) = await claims(it)
         await it.client.delete(PersistentVolumeClaim, before.name, "default")
