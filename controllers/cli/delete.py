@@ -11,6 +11,7 @@ import click
 from controllers.cli.choosing import chosen_targets
 from controllers.cli.durations import Duration
 from controllers.cli.errors import CliError
+from controllers.cli.field_selector import FieldSelector
 from controllers.cli.following import cached, until
 from controllers.cli.options import (
     KubectlCommand,
@@ -38,6 +39,7 @@ QUIET = 2.0  # seconds to wait before saying what is waited for
 @namespace_option
 @selector_option
 @click.option("--all", "everything", is_flag=True, help="All objects of the kinds named, in the namespace.")
+@click.option("--field-selector", default="", metavar="FIELD=VALUE,...", help="By fields: `status.phase=Failed`.")
 @click.option(
     "--cascade",
     type=click.Choice(["background", "foreground", "orphan"]),
@@ -61,6 +63,7 @@ async def delete(
     namespace: str | None,
     selector: str,
     everything: bool,
+    field_selector: str,
     cascade: Literal["background", "foreground", "orphan"],
     wait: bool,
     timeout: float,
@@ -71,16 +74,20 @@ async def delete(
     dry_run: bool,
 ) -> int:
     """Delete objects: by name, by label, all of a kind, or those in manifests."""
+    fields = FieldSelector(field_selector)
     targets = chosen_targets(
         session,
         resources,
         namespace,
         selector=selector,
-        everything=everything,
+        everything=everything or (not fields.empty and not selector),
         files=files,
         recursive=recursive,
     )
-    found, problems = await read_targets(session.objects, targets, selector)
+    for target in targets:
+        fields.check(target.cls)
+    listed, problems = await read_targets(session.objects, targets, selector)
+    found = [obj for obj in listed if fields.matches(type(obj), obj.raw)]
     grace = 0 if force else 1 if immediately else grace_period
     remaining: list[Resource] = []
     for obj in found:

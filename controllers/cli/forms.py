@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from controllers.cli.jsonpath import JsonPath, Template, shown
 from controllers.cli.raw import NONE, Raw
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+    from controllers.cli.jsonpath import JsonPath, Template
 
 PLAIN = ("wide", "yaml", "json", "name")
 _COMMA = re.compile(r",(?=[^,:\[\]()]+:)")
@@ -30,6 +31,8 @@ class Form:
 
     def cells(self, raw: Raw) -> list[str]:
         """A row of custom columns."""
+        from controllers.cli.jsonpath import shown
+
         rows = ([shown(each) for each in path.find(raw)] for _, path in self.columns)
         return [",".join(found) or NONE for found in rows]
 
@@ -66,6 +69,8 @@ class Output(click.ParamType[Form]):
                 if kind == "custom-columns":
                     rest = _of_file(rest)
             if kind == "jsonpath":
+                from controllers.cli.jsonpath import Template
+
                 if not rest:
                     self.fail("write jsonpath={.path}", param, ctx)
                 return Form(kind, Template(rest))
@@ -81,6 +86,8 @@ class Output(click.ParamType[Form]):
 
 def _columns(text: str) -> Sequence[tuple[str, JsonPath]]:
     """`NAME:.metadata.name,IMAGE:.spec.containers[*].image`. Raises ValueError."""
+    from controllers.cli.jsonpath import JsonPath
+
     found = []
     for part in _COMMA.split(text):
         name, colon, path = part.partition(":")

@@ -26,7 +26,6 @@ from controllers.cli.options import (
 )
 from controllers.cli.past import definitions_at, object_key, objects_at, telling
 from controllers.cli.session import Session, with_session
-from controllers.cli.sorting import sorted_by
 from controllers.cli.targets import Target, parse_targets, read_targets, single_target
 from controllers.cli.view import View
 from controllers.core.types import Event
@@ -106,6 +105,7 @@ async def get(
     keep = _kept(kinds, about, FieldSelector(field_selector), targets)
     order = _by_time if sort_by is None else partial(_sorted, path=sort_by)
     view = View(
+        kinds.columns,
         session.now,
         form,
         with_namespace=all_namespaces,
@@ -139,6 +139,8 @@ async def get(
 
 
 def _sorted(found: list[Resource], path: str) -> list[Resource]:
+    from controllers.cli.sorting import sorted_by
+
     try:
         return sorted_by(found, path)
     except ValueError as error:

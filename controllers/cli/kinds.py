@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 import controllers.kinds  # noqa: F401 - registers the built-in kinds
+from controllers.cli.raw import items, text
 from informer.client import ObjectClient
 from informer.crd import CustomResourceDefinition, resources_from_crd
 from informer.errors import ApiError, UnknownKind
 from informer.resources import SCHEME, Resource, Scheme
+
+if TYPE_CHECKING:
+    from controllers.cli.columns import Columns
 
 log = structlog.get_logger("controllers.cli")
 
@@ -34,6 +39,7 @@ class Kinds:
 
     def __init__(self) -> None:
         self._defined = Scheme()
+        self._columns: dict[type[Resource], list[Any]] = {}
 
     @classmethod
     async def load(cls, objects: ObjectClient) -> Kinds:
@@ -57,8 +63,13 @@ class Kinds:
 
     def define(self, definition: CustomResourceDefinition) -> None:
         """Make the kind of a definition known. Raises `Invalid` for one that makes no sense."""
+        printed = {
+            text(version, "name"): items(version, "additionalPrinterColumns")
+            for version in items(definition.raw, "spec", "versions")
+        }
         for cls in resources_from_crd(definition):
             self._defined.add(cls)
+            self._columns[cls] = printed.get(cls.TYPE.version) or []
 
     def lookup(self, name: str) -> type[Resource]:
         """By plural, singular, kind or short name, with or without group. Raises `UnknownKind`."""
@@ -84,6 +95,16 @@ class Kinds:
         close = same or difflib.get_close_matches(f"{api_version} {kind}", sorted(known), n=1)
         hint = f"did you mean {close[0]}?" if close else "`listwatch api-resources` lists what is known"
         raise UnknownKind(f'no kind "{kind}" in version "{api_version}" is known; {hint}')
+
+    def columns(self, cls: type[Resource]) -> Columns:
+        """What a table of the kind shows: of a defined one what its definition says."""
+        from controllers.cli.columns import columns_of
+
+        if specs := self._columns.get(cls):
+            from controllers.cli.columns.custom import custom_columns
+
+            return custom_columns(specs) or columns_of(cls.TYPE.qualified)
+        return columns_of(cls.TYPE.qualified)
 
     def all(self) -> list[type[Resource]]:
         """Every kind, by group and plural."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from controllers.cli.durations import age
 from informer.selectors import Selector
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 Raw: TypeAlias = Mapping[str, Any]
 NONE = "<none>"
@@ -115,6 +117,8 @@ def first_few(shown: Sequence[str], most: int) -> str:
 
 def amount(quantity: Any) -> Decimal:
     """A quantity of Kubernetes as a number; 0 for what is none."""
+    from decimal import Decimal
+
     from controllers.core.quantities import scaled
     from informer.errors import Invalid
 

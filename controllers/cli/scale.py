@@ -18,6 +18,7 @@ from controllers.cli.options import (
 )
 from controllers.cli.session import Session, with_session
 from controllers.cli.targets import parse_targets, read_targets, reference
+from controllers.cli.telling import dry_run_option, output_option, tell
 from informer.errors import ApiError, Invalid
 from informer.resources import Resource
 from informer.retry import retry_on_conflict
@@ -33,6 +34,8 @@ from informer.scale import MOST_REPLICAS, scale_of
 @click.option("--current-replicas", type=click.IntRange(min=0), help="Only if it has so many now.")
 @namespace_option
 @selector_option
+@dry_run_option
+@output_option
 @global_options
 @with_session
 async def scale(
@@ -42,6 +45,8 @@ async def scale(
     current_replicas: int | None,
     namespace: str | None,
     selector: str,
+    dry_run: bool,
+    output: str | None,
 ) -> int:
     """Set the number of replicas of Deployments, ReplicaSets, or any kind that has a scale or a spec.replicas."""
     targets = parse_targets(session.kinds, resources, namespace)
@@ -58,6 +63,8 @@ async def scale(
             if now.replicas != current_replicas:
                 raise CliError(f"{reference(obj)} has {now.replicas} replicas, not {current_replicas}: not scaled")
             version = now.resource_version
+        if dry_run:
+            return
         await session.objects.update_scale(cls, obj.name, replicas, obj.namespace, resource_version=version)
 
     for obj in found:
@@ -73,7 +80,9 @@ async def scale(
         except ApiError as error:
             problems.append(f"{reference(obj)}: {error}")
         else:
-            click.echo(f"{reference(obj)} scaled")
+            if output in ("yaml", "json") and not dry_run:
+                obj = await session.objects.get(type(obj), obj.name, obj.namespace)
+            tell(obj, "scaled", output=output, dry_run=dry_run)
     if problems:
         raise CliError(*problems)
     return 0

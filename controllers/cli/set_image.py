@@ -17,6 +17,7 @@ from controllers.cli.options import (
 )
 from controllers.cli.session import Session, with_session
 from controllers.cli.targets import parse_targets, read_targets, reference
+from controllers.cli.telling import dry_run_option, output_option
 from informer.resources import Resource
 
 
@@ -32,9 +33,13 @@ def set_() -> None:
 @click.argument("arguments", nargs=-1, metavar="KIND[/NAME] [NAME]... CONTAINER=IMAGE...")
 @namespace_option
 @selector_option
+@dry_run_option
+@output_option
 @global_options
 @with_session
-async def image(session: Session, arguments: Sequence[str], namespace: str | None, selector: str) -> int:
+async def image(
+    session: Session, arguments: Sequence[str], namespace: str | None, selector: str, dry_run: bool, output: str | None
+) -> int:
     """Change the images of containers, in pods and in what has a pod template; `*` is every container."""
     resources = [argument for argument in arguments if "=" not in argument]
     images = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
@@ -54,6 +59,8 @@ async def image(session: Session, arguments: Sequence[str], namespace: str | Non
         "image updated",
         problems=problems,
         quiet_if_unchanged=True,
+        output=output,
+        dry_run=dry_run,
     )
 
 

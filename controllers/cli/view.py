@@ -9,7 +9,7 @@ from itertools import groupby
 
 import click
 
-from controllers.cli.columns import columns_of
+from controllers.cli.columns import Columns
 from controllers.cli.forms import TABLE, Form
 from controllers.cli.raw import NONE, labels_text, mapping
 from controllers.cli.table import Table
@@ -23,9 +23,11 @@ from informer.resources import Resource
 class View:
     """Prints objects.
 
-    with_namespace, with_kind: in tables. label_columns: labels that have a column of their own.
+    columns_of: a kind's columns. with_namespace, with_kind: in tables. label_columns: labels that have a column of
+    their own.
     """
 
+    columns_of: Callable[[type[Resource]], Columns]
     now: Callable[[], datetime]
     form: Form = TABLE
     with_namespace: bool = False
@@ -34,6 +36,7 @@ class View:
     label_columns: Sequence[str] = ()
     headers: bool = True
     with_managed_fields: bool = False
+    _columns: dict[type[Resource], Columns] = field(default_factory=dict)
     _tables: dict[type[Resource] | None, Table] = field(default_factory=dict)
 
     def rows(self, found: Iterable[Resource]) -> None:
@@ -85,7 +88,8 @@ class View:
 
     def _table(self, cls: type[Resource]) -> Table:
         if cls not in self._tables:
-            names = columns_of(cls.TYPE.qualified).header(wide=self.form.kind == "wide")
+            self._columns[cls] = self.columns_of(cls)
+            names = self._columns[cls].header(wide=self.form.kind == "wide")
             if self.with_namespace and cls.TYPE.namespaced:
                 names.insert(0, "NAMESPACE")
             names += [label.rpartition("/")[2].upper() for label in self.label_columns]
@@ -96,7 +100,7 @@ class View:
 
     def _row(self, obj: Resource) -> list[str]:
         cls = type(obj)
-        columns, wide = columns_of(cls.TYPE.qualified), self.form.kind == "wide"
+        columns, wide = self._columns[cls], self.form.kind == "wide"
         cells = columns.row(obj.raw, self.now(), wide=wide)
         header = columns.header(wide=wide)
         if self.with_kind and "NAME" in header:

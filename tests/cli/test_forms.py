@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,50 @@ def test_templates_and_columns_of_ones_own(pods: Cli, tmp_path: Path) -> None:
         refused = pods("get", "pods", "-o", wrong)
         assert (refused.code, refused.out) == (2, "")
         assert len(refused.err.splitlines()) == 1
+
+
+def test_the_columns_that_a_definition_gives_its_kind(cli: Cli, tmp_path: Path) -> None:
+    columns = [
+        {"name": "Size", "type": "integer", "jsonPath": ".spec.size"},
+        {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
+        {"name": "Note", "type": "string", "jsonPath": ".spec.note", "priority": 1},
+        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+        {"name": "Broken", "type": "string", "jsonPath": ".["},
+    ]
+    version = {"name": "v1", "served": True, "storage": True, "additionalPrinterColumns": columns}
+    names = {"kind": "Gizmo", "plural": "gizmos"}
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "gizmos.example.com"},
+        "spec": {"group": "example.com", "names": names, "versions": [version]},
+    }  # fmt: skip
+    gizmo = {
+        "apiVersion": "example.com/v1", "kind": "Gizmo", "metadata": {"name": "g"}, "spec": {"size": 3, "note": "hm"},
+    }  # fmt: skip
+    file = tmp_path / "gizmo.json"
+    file.write_text(json.dumps(definition) + json.dumps(gizmo))
+    assert cli("apply", "-f", file).code == 0
+    header, row = cli("get", "gizmos").lines
+    assert header.split() == ["NAME", "SIZE", "READY", "AGE"]
+    assert row.split()[:2] == ["g", "3"]
+    header, row = cli("get", "gizmos", "-o", "wide").lines
+    assert header.split() == ["NAME", "SIZE", "READY", "NOTE", "AGE"]
+    assert row.split()[2] == "hm"
+    columns[:] = []
+    file.write_text(json.dumps(definition))
+    cli("apply", "-f", file)
+    assert cli("get", "gizmos").lines[0].split() == ["NAME", "AGE"]
+
+
+def test_deleting_by_fields(pods: Cli) -> None:
+    gone = pods("delete", "pods", "--field-selector=spec.nodeName=", "--dry-run=client")
+    assert gone.lines == ['pod "d" deleted (dry run)']
+    assert pods("delete", "pods", "--field-selector=spec.nodeName=").lines == ['pod "d" deleted']
+    assert names(pods) == ["a", "b", "c"]
+    assert pods("delete", "pods", "-l", "tier=front", "--field-selector=status.phase=Pending").out == ""
+    assert pods("delete", "pods", "--field-selector=spec.x=y").code == 1
+    assert pods("delete", "pods", "a", "--field-selector=status.phase=Pending").code == 2
+    assert names(pods) == ["a", "b", "c"]
 
 
 def test_columns_of_labels(pods: Cli) -> None:

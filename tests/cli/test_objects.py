@@ -162,6 +162,8 @@ def test_selectors_and_namespaces(web: Path, cli: Cli) -> None:
 def test_set_image(web: Path, cli: Cli) -> None:
     assert cli("set", "image", "deployment/web", "nginx=nginx:2").out == "deployment.apps/web image updated\n"
     assert cli("get", "deploy", "web", "-o", "wide").lines[1].split()[6] == "nginx:2,sidecar:1"
+    tried = cli("set", "image", "deploy/web", "nginx=nginx:9", "--dry-run=client")
+    assert tried.out == "deployment.apps/web image updated (dry run)\n"
     assert cli("set", "image", "deploy", "web", "*=x:3").out == "deployment.apps/web image updated\n"
     assert cli("get", "deploy", "web", "-o", "wide").lines[1].split()[6] == "x:3,x:3"
     assert cli("set", "image", "deployment/web", "nginx=x:3").out == ""
@@ -179,6 +181,12 @@ def test_scale(web: Path, cli: Cli) -> None:
         "error: deployment.apps/web has 5 replicas, not 4: not scaled\n"
     )
     assert cli("scale", "svc/web", "--replicas=1").err == ("error: cannot scale service/web: it has no spec.replicas\n")
+    assert cli("scale", "deploy/web", "--replicas=9", "--dry-run=client").out == (
+        "deployment.apps/web scaled (dry run)\n"
+    )
+    assert cli("get", "deploy", "web").lines[1].split()[1] == "0/5"
+    shown = cli("scale", "deploy/web", "--replicas=6", "-o", "json")
+    assert json.loads(shown.out)["spec"]["replicas"] == 6
     assert cli("scale", "deploy/web", "--replicas=-1").code == 2
     assert cli("scale", "deploy/web", "--replicas=2147483648").code == 2
     assert cli("scale", "deploy", "-l", "app=web", "--replicas=2").out == "deployment.apps/web scaled\n"

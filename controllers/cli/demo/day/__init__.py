@@ -1,0 +1,1 @@
+"""`listwatch demo --full`: a small shop through a day, in two minutes."""
