@@ -217,6 +217,23 @@ async def test_a_toleration_of_lost_nodes_is_worth_more_than_the_default(store: 
         assert await it.exists(Pod, "daemon")
 
 
+async def test_a_restart_does_not_begin_the_waiting_anew(store: Client) -> None:
+    async with cluster(store, eviction_after=100.0, **QUICK) as it:
+        await there(it)
+        await it.client.create(bound("one"))
+        await set_condition(it, "node-2", "Ready", "False")
+        began = now()
+        await asyncio.sleep(60)
+    # The controllers alone: kubelets would say anew that they are ready.
+    async with cluster(store, nodes=0, node_grace=1000.0, eviction_after=100.0) as it:
+
+        async def leaving() -> bool:
+            return (await it.client.get(Pod, "one", "default")).deleting
+
+        await it.until(leaving)
+        assert now() - began == pytest.approx(100, abs=2)
+
+
 async def targets(store: Client) -> set[tuple[str, str, str]]:
     """Pod, reason and phase with which it was told to go, over the whole history."""
     return {
