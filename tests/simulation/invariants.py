@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -137,9 +137,16 @@ def check_availability(history: Sequence[Revision], innocent: set[str]) -> None:
                 else:
                     left = ready + taken[uid]
                     assert left >= bound.least, f"revision {revision.number}: {left} left ready of {bound.least}"
-            if ready >= raw["spec"]["replicas"] == sum(rs["spec"]["replicas"] for rs in replica_sets[uid]):
+            sizes = sum(rs["spec"]["replicas"] for rs in replica_sets[uid])
+            if staying(pods[uid], replica_sets[uid]) == sizes == raw["spec"]["replicas"]:
                 taken[uid] = 0
         before = pods
+
+
+def staying(pods: Sequence[Raw], replica_sets: Sequence[Raw]) -> int:
+    """How many ready pods there will be once those beyond the sizes of their ReplicaSets have gone."""
+    ready = Counter(controller(pod) for pod in pods if is_ready(pod))
+    return sum(min(ready[rs["metadata"]["uid"]], rs["spec"]["replicas"]) for rs in replica_sets)
 
 
 def check_owned(last: Revision) -> None:
