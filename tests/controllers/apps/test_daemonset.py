@@ -230,7 +230,7 @@ async def test_a_template_with_a_node_name_is_for_that_node_alone(store: Client)
 
 
 async def test_its_pods_stay_on_a_node_that_is_lost_and_serve_again_when_it_is_back(store: Client) -> None:
-    async with running(store, node_grace=8, eviction_after=1e9) as it:
+    async with running(store, node_grace=8, eviction_after=4) as it:
         await it.client.create(daemon_set())
         await settled(it)
         before = sorted(pod.name for pod in await it.pods())
