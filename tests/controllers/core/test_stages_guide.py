@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from controllers import Manager
-from controllers.cli.app import run
 from controllers.core.stages import StageError, check_stages
 from controllers.core.stages.reading import SETS, ContainerChange, DelaySpec, NextSpec, StageSpec
 from kvstore.api import Client
@@ -55,11 +54,3 @@ def test_the_guide_names_every_field_set_and_annotation() -> None:
     chaos = (Path(check_stages.__code__.co_filename).parent / "chaos.yaml").read_text()
     for value in re.findall(r"listwatch.dev/simulate: ([a-z-]+)\}", chaos):
         assert f"| `{value}` |" in text
-
-
-def test_run_refuses_stages_that_cannot_be_used(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "slow.yaml"
-    file.write_text(block("yaml").replace("kind: Stage", "kind: Phase"))
-    assert run(["run", "--stages", "chaos", "--stages", str(file), "--store", str(tmp_path / "store")]) == 1
-    assert f"error: {file}: document 1 (database-warms-up): kind: Invalid enum value 'Phase'" in capfd.readouterr().err
-    assert not (tmp_path / "store").exists()
