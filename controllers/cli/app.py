@@ -57,6 +57,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "describe": Entry("describe:describe", "Show an object with all that belongs to it."),
         "apply": Entry("apply:apply", "Make objects agree with manifests."),
         "create": Entry("create.command:create", "Create objects from manifests, or of options."),
+        "replace": Entry("replace:replace", "Put objects of manifests in the place of those there are."),
         "edit": Entry("edit:edit", "Change objects in an editor."),
         "patch": Entry("patch:patch", "Change fields of objects."),
         "label": Entry("label:label", "Set and remove labels."),

@@ -195,6 +195,27 @@ def test_a_manifest_is_only_checked_in_a_dry_run(cli: Cli, tmp_path: Path) -> No
     assert cli("get", "cm", "-o", "name").lines == ["configmap/x"]
 
 
+def test_replace(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, labels: {a: b}}\ndata: {a: b, c: d}\n")
+    missing = cli("replace", "-f", file)
+    assert (missing.code, missing.out) == (1, "")
+    assert missing.err.endswith('configmaps "x" not found\n')
+    assert cli("apply", "-f", file, "--dry-run=client").out == "configmap/x created (dry run)\n"
+    cli("create", "-f", file)
+    file.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {a: z}\n")
+    assert cli("apply", "-f", file, "--dry-run=client").out == "configmap/x configured (dry run)\n"
+    assert cli("replace", "-f", file, "--dry-run=client").out == "configmap/x replaced (dry run)\n"
+    assert cli("get", "cm/x", "-o", "jsonpath={.data}").out == '{"a":"b","c":"d"}'
+    stale = tmp_path / "stale.yaml"
+    stale.write_text(cli("get", "cm/x", "-o", "yaml").out)
+    assert cli("replace", "-f", file).out == "configmap/x replaced\n"
+    raw = json.loads(cli("get", "cm/x", "-o", "json").out)
+    assert (raw["data"], raw["metadata"].get("labels")) == ({"a": "z"}, None)
+    assert "was changed" in cli("replace", "-f", stale).err
+    assert cli("replace").code == 2
+
+
 # ---- expose and autoscale -------------------------------------------------------------------------------------------
 
 
