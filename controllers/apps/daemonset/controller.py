@@ -27,7 +27,7 @@ from controllers.manager import Manager
 from controllers.reconcile import Request, Result
 from informer import patch
 from informer.cache import Stored
-from informer.errors import ApiError
+from informer.errors import ApiError, NamespaceTerminating
 from informer.selectors import Selector
 
 WORKERS = 2  # kube-controller-manager's --concurrent-daemonset-syncs
@@ -166,6 +166,8 @@ class DaemonSetController:
     async def _create(self, ctx: Context, ds: DaemonSet, model: Pod) -> None:
         try:
             pod = await ctx.create(model)
+        except NamespaceTerminating:
+            return  # it takes no pods any more, and its own end is near
         except ApiError as error:
             self._recorder.event(ds, "Warning", "FailedCreate", f"Error creating: {error}")
             raise
