@@ -139,6 +139,7 @@ def subsets_of(service: Service, backends: Sequence[Backend]) -> list[Raw]:
     tolerant = bool(service.raw["spec"].get("publishNotReadyAddresses"))
     wanted = service.raw["spec"].get("ports") or []
     families = service.raw["spec"].get("ipFamilies") or ()
+    namespace, name, headless = service.namespace or "", service.name, service.spec.cluster_ip == "None"
     groups: dict[tuple[tuple[Any, ...], ...], tuple[list[Raw], list[Raw]]] = {}
     for backend in backends:
         if backend.terminating and not tolerant:
@@ -149,12 +150,12 @@ def subsets_of(service: Service, backends: Sequence[Backend]) -> list[Raw]:
             for port in wanted
             if (number := backend.port(port)) is not None
         )
-        if ip is None or not (ports or (not wanted and service.spec.cluster_ip == "None")):
+        if ip is None or not (ports or (not wanted and headless)):
             continue
-        address = {"ip": ip, "targetRef": target_of(backend, service.namespace or "")}
+        address = {"ip": ip, "targetRef": target_of(backend, namespace)}
         if backend.node:
             address["nodeName"] = backend.node
-        if hostname := hostname_of(backend, service.name):
+        if hostname := hostname_of(backend, name):
             address["hostname"] = hostname
         ready, not_ready = groups.setdefault(ports, ([], []))
         (ready if backend.ready or tolerant else not_ready).append(address)

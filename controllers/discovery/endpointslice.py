@@ -270,6 +270,7 @@ def endpoints_of(
     tolerant = bool(spec.get("publishNotReadyAddresses"))
     wanted = spec.get("ports") or []
     families = families_of(service) if spec.get("ipFamilies") else None
+    namespace, name = service.namespace or "", service.name
     found: dict[_SetKey, dict[Identity, Raw]] = {}
     for backend in sorted(backends, key=lambda each: (each.addresses[0], each.uid)):
         zone = zones.get(backend.node)
@@ -294,13 +295,13 @@ def endpoints_of(
                     "serving": backend.ready,
                     "terminating": backend.terminating,
                 },
-                "targetRef": target_of(backend, service.namespace or ""),
+                "targetRef": target_of(backend, namespace),
             }
             if backend.node:
                 endpoint["nodeName"] = backend.node
             if zone:
                 endpoint["zone"] = zone
-            if hostname := hostname_of(backend, service.name):
+            if hostname := hostname_of(backend, name):
                 endpoint["hostname"] = hostname
             found.setdefault((family, tuple(ports)), {})[identity(endpoint)] = endpoint
     return found
