@@ -82,6 +82,7 @@ class Scheduler:
         self._queue = SchedulingQueue()
         self._classes: dict[str, PriorityClass] = {}
         self._budgets: dict[str, Budget] = {}
+        self._unsure: set[str] = set()
         self._wakeup = asyncio.Event()
         self._last_refusal: _Refused | None = None
         self._bound = self._refused = self._failed = self._preempted = 0
@@ -145,7 +146,10 @@ class Scheduler:
             return
 
     async def _try(self, key: str, now: float) -> None:
-        """Decide at once, before anything is awaited, then write."""
+        """Decide without awaiting anything in between, then write."""
+        if key in self._unsure and not await self._make_sure(key):
+            self._queue.retry(key, now)
+            return
         stored = self._manager.informer(Pod).cache.get(key)
         if stored is None or stored.meta.deletion_timestamp:
             self._queue.forget(key)
@@ -177,15 +181,40 @@ class Scheduler:
             await self._bind(stored, node)
         except ApiError as error:
             self._failed += 1
-            # The informer tells what became of it: another try sees that, and the version keeps it from doing harm.
             if key in self._queue:
-                self._cluster.forget(key)
+                if isinstance(error, Conflict):
+                    self._free(key)
+                else:
+                    # It may have been written: the room is taken until that is known.
+                    self._unsure.add(key)
                 self._queue.retry(key, now)
-                self._wake(Change.POD_GONE)
             log.info("binding_failed", pod=key, node=node, error=str(error))
         else:
             self._bound += 1
             self._queue.forget(key)
+
+    def _free(self, key: str) -> None:
+        self._cluster.forget(key)
+        self._wake(Change.POD_GONE)
+
+    async def _make_sure(self, key: str) -> bool:
+        """What became of a binding whose answer was lost; whether there is none, so that the pod can be tried again."""
+        namespace, _, name = key.rpartition("/")
+        try:
+            pod = await self._client.get(Pod, name, namespace)
+        except NotFound:
+            return False  # the informer tells that it has gone
+        except ApiError as error:
+            log.info("binding_unknown", pod=key, error=str(error))
+            return False
+        if key not in self._unsure:
+            return False
+        self._unsure.discard(key)
+        if pod.spec.node_name:
+            self._queue.forget(key)
+            return False
+        self._free(key)
+        return True
 
     def _read(self, stored: Stored) -> PodInfo:
         return pod_info(stored, self._priority)
@@ -350,6 +379,7 @@ class Scheduler:
             self.pod_gone(key)
         elif pod.node:
             self._queue.forget(key)
+            self._unsure.discard(key)
             another = self._cluster.pod(key) is not None
             self._cluster.note(pod, pod.node)
             self._wake(Change.POD_PLACED)
@@ -387,11 +417,13 @@ class Scheduler:
         if brief.spec.node_name != self._cluster.node_of(stored.key):
             return not brief.spec.node_name  # it is being bound
         self._queue.forget(stored.key)
+        self._unsure.discard(stored.key)
         return True
 
     def pod_gone(self, key: str) -> None:
         """A pod uses nothing any more."""
         self._queue.forget(key)
+        self._unsure.discard(key)
         waited = self._cluster.nomination(key)
         self._cluster.withdraw(key)
         if self._cluster.forget(key) or waited:
