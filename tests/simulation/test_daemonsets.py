@@ -130,12 +130,18 @@ class DaemonSets(User):
 
     async def settle(self) -> None:
         await self.wish(LAST_IMAGE, LAST_STRATEGY)
+        # Nodes change without the DaemonSet: its pod goes, and comes back.
+        await self.change_node("node-1", {"metadata": {"labels": {"pool": "out"}}})
+        await self.it.until(self.has_left)
         for number in range(1, NODES + 1):
             await self.change_node(f"node-{number}", {"metadata": {"labels": {"pool": None}}})
             for text in ("full:NoSchedule", "bad:NoExecute"):
                 await self.set_taint(f"node-{number}", text, there=False)
         with contextlib.suppress(NotFound):
             await self.client.delete(Node, "ghost")
+
+    async def has_left(self) -> bool:
+        return all(pod.deleting or invariants.node_of(pod.raw) != "node-1" for pod in await self.it.pods())
 
     async def settled(self) -> bool:
         ds = await self.client.get(DaemonSet, "agent", "default")

@@ -175,7 +175,7 @@ class DaemonSetController:
 
     async def _delete(self, ctx: Context, ds: DaemonSet, pod: DaemonPod) -> None:
         try:
-            await ctx.delete(Pod, pod.name, ds.namespace, uid=pod.view.uid)
+            await ctx.delete(Pod, pod.name, ds.namespace, uid=pod.uid)
         except ApiError as error:
             self._recorder.event(ds, "Warning", "FailedDelete", f"Error deleting: {error}")
             raise

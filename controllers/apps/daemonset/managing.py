@@ -20,6 +20,8 @@ def manage(found: Situation, wait: Callable[[str], float]) -> Plan:
         if place is Place.LEAVE:
             plan.delete += [pod for pod in pods or () if not pod.deleting]
         elif pods is not None:
+            if len(pods) == 1 and pods[0].runs:
+                continue  # as it should be; nearly all nodes are, nearly always
             _tidy(found, name, pods, place, wait, plan)
         elif place is Place.RUN:
             plan.create.append(name)
@@ -42,13 +44,13 @@ def _tidy(
     for pod in pods:
         if pod.deleting:
             continue
-        if pod.view.phase == "Failed":
+        if pod.phase == "Failed":
             if seconds := wait(node):
                 plan.look_again(seconds)
                 continue
             plan.failed.append(pod)
             plan.delete.append(pod)
-        elif pod.view.phase == "Succeeded":
+        elif pod.phase == "Succeeded":
             plan.succeeded.append(pod)
             plan.delete.append(pod)
     running = sorted((pod for pod in pods if pod.runs), key=lambda pod: pod.age)
@@ -69,7 +71,7 @@ def _tidy_surge(found: Situation, running: Sequence[DaemonPod], plan: Plan) -> N
     if not new or not old:
         return
     seconds = found.seconds_until_available(new[0])
-    if not old[0].view.ready or seconds == 0.0:
+    if not old[0].ready or seconds == 0.0:
         plan.delete.append(old[0])
     elif seconds is not None:
         plan.look_again(seconds)

@@ -36,40 +36,32 @@ class _Placed(msgspec.Struct, gc=False):
 
 
 class DaemonPod(msgspec.Struct, gc=False):
-    """A pod at one revision, to be read only. target: the node it is on or for, "" if it does not say."""
+    """What a DaemonSet looks at of a pod at one revision; every sync looks at all of them, so it is worked out once.
 
-    view: PodView
+    target: the node it is on or for, "" if it does not say. bound: whether it has that node. since: when it became
+    ready. age: sorts pods of one node: those that have it before those that wait for it, then the older ones.
+    """
+
+    name: str
+    uid: str
+    labels: dict[str, str]
     target: str
+    bound: bool
+    deleting: bool
+    phase: str
+    ready: bool
+    since: datetime | None
+    age: tuple[bool, datetime | None, str]
 
     @property
-    def name(self) -> str:
-        """metadata.name."""
-        return self.view.name
-
-    @property
-    def bound(self) -> bool:
-        """Whether it has its node."""
-        return bool(self.view.node)
-
-    @property
-    def deleting(self) -> bool:
-        """Whether its deletion was asked for."""
-        return self.view.deleting
+    def finished(self) -> bool:
+        """Whether its containers have ended for good."""
+        return self.phase in ("Succeeded", "Failed")
 
     @property
     def runs(self) -> bool:
         """Whether it runs or will: it has not ended, and nobody has asked for its end."""
-        return self.view.active
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """metadata.labels."""
-        return self.view.metadata.labels or {}
-
-    @property
-    def age(self) -> tuple[bool, datetime | None, str]:
-        """Sorts pods of one node: those that have it before those that wait for it, then the older ones."""
-        return (not self.bound, self.view.metadata.creation_timestamp, self.name)
+        return not self.deleting and not self.finished
 
 
 _decode_view: Final = msgspec.json.Decoder(PodView).decode
@@ -79,7 +71,18 @@ _decode_placed: Final = msgspec.json.Decoder(_Placed).decode
 def decode_daemon_pod(stored: Stored) -> DaemonPod:
     """The view of a stored pod. Raises msgspec.ValidationError if a field does not fit."""
     view = _decode_view(stored.data)
-    return DaemonPod(view, view.node or _pinned_to(_decode_placed(stored.data).spec))
+    return DaemonPod(
+        name=view.name,
+        uid=view.uid,
+        labels=view.metadata.labels or {},
+        target=view.node or _pinned_to(_decode_placed(stored.data).spec),
+        bound=bool(view.node),
+        deleting=view.deleting,
+        phase=view.phase,
+        ready=view.ready,
+        since=view.ready_since,
+        age=(not view.node, view.metadata.creation_timestamp, view.name),
+    )
 
 
 def _pinned_to(spec: _Spec) -> str:

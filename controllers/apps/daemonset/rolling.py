@@ -82,6 +82,8 @@ def _nodes(found: Situation) -> list[str]:
 
 def _updated(found: Situation, pods: Sequence[DaemonPod]) -> tuple[DaemonPod | None, DaemonPod | None, bool]:
     """(new, old, clear) of those on a node that are not being deleted. Not clear: there are several of a kind."""
+    if len(pods) == 1 and not pods[0].deleting:
+        return (pods[0], None, True) if found.is_updated(pods[0]) else (None, pods[0], True)
     there = [pod for pod in pods if not pod.deleting]
     new = [pod for pod in there if found.is_updated(pod)]
     old = [pod for pod in there if not found.is_updated(pod)]

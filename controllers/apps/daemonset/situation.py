@@ -13,7 +13,6 @@ from controllers.apps.daemonset.pods import GENERATION_LABEL, DaemonPod
 from controllers.apps.daemonset.types import DaemonSet
 from controllers.apps.deployment.arithmetic import part_of
 from controllers.apps.history import REVISION_HASH
-from controllers.core.pods import seconds_until_available
 
 Raw = dict[str, Any]
 
@@ -52,7 +51,11 @@ class Situation(msgspec.Struct, frozen=True):
 
     def seconds_until_available(self, pod: DaemonPod) -> float | None:
         """0 if the pod has been ready for long enough, None if it is not ready."""
-        return seconds_until_available(pod.view, self.min_ready, self.now)
+        if not pod.ready or (self.min_ready and pod.since is None):
+            return None
+        if not self.min_ready or pod.since is None:
+            return 0.0
+        return max(0.0, self.min_ready - (self.now - pod.since).total_seconds())
 
     def is_available(self, pod: DaemonPod) -> bool:
         """Whether it has been ready for long enough."""
@@ -76,7 +79,7 @@ def situation_of(
     rolling = strategy.get("rollingUpdate") or {}
     by_node: dict[str, list[DaemonPod]] = {}
     for pod in pods:
-        if pod.target and not (pod.deleting and pod.view.finished):
+        if pod.target and not (pod.deleting and pod.finished):
             by_node.setdefault(pod.target, []).append(pod)
     return Situation(
         places=places,
@@ -126,10 +129,10 @@ def next_status(ds: DaemonSet, found: Situation, collisions: int) -> tuple[Raw, 
         counts["wanted"] += 1
         if pods is None:
             continue
-        pod = min(pods, key=lambda each: each.age)
+        pod = pods[0] if len(pods) == 1 else min(pods, key=lambda each: each.age)
         counts["current"] += 1
         counts["updated"] += found.is_updated(pod)
-        counts["ready"] += pod.view.ready
+        counts["ready"] += pod.ready
         seconds = found.seconds_until_available(pod)
         if seconds == 0.0:
             counts["available"] += 1
