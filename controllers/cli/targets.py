@@ -45,6 +45,8 @@ def parse_targets(
             found.append(target(kind, name))
         return found
     words = [word for word in arguments[0].split(",") if word]
+    if not words:
+        raise click.UsageError("name a kind of objects, such as pods or deployment/web")
     spelt = [name for word in words for name in (ALL if word.lower() == "all" else (word,))]
     names = arguments[1:]
     if not names:

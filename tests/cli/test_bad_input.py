@@ -177,6 +177,11 @@ def more(command: str) -> str:
             1,
         ),
         (("get",), f"name a kind of objects, such as pods or deployment/web {more('get')}", 2),
+        (
+            ("rollout", "status", "", "x"),
+            f"name a kind of objects, such as pods or deployment/web {more('rollout status')}",
+            2,
+        ),
         (("get", "pods/a", "b"), f'"b": with KIND/NAME every argument has to be of that form {more("get")}', 2),
         (("get", "pods", "--nope"), f"No such option '--nope'. Did you mean '--store'? {more('get')}", 2),
         (("gte", "pods"), 'unknown command "gte", did you mean get? (`listwatch --help` tells more)', 2),
