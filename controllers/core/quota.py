@@ -65,9 +65,10 @@ class ResourceQuotaController:
         version, moment = quota.metadata.resource_version or "", asyncio.get_running_loop().time()
         if self._seen.get(request, ("", 0.0))[0] != version:
             self._seen[request] = (version, moment)
-        quiet = moment - self._seen[request][1]
-        if status.get("hard") == hard and quiet < SETTLED:
-            return Result(requeue_after=SETTLED - quiet)
+        left = SETTLED - (moment - self._seen[request][1])
+        # A rest that rounding leaves over is none: to wait for it would never end.
+        if status.get("hard") == hard and left > 0.001:
+            return Result(requeue_after=left)
         used = quantities(await self._count(quota, hard))
         counted = {"hard": hard, "used": used}
         if not patch.semantic_equal(counted, {field: status.get(field) for field in counted}):
