@@ -167,12 +167,12 @@ async def check(store: Client, life: Life) -> None:
     assert life.user.end(revisions[-1]) == await undisturbed(DaemonSets(life.user.seed))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [3])
 async def test_promises_are_kept_whatever_users_do(store: Client, seed: int) -> None:
     await check(store, await live(store, DaemonSets(seed), faults=NO_FAULTS))
 
 
-@pytest.mark.parametrize("seed", seeds(2))
+@pytest.mark.parametrize("seed", seeds(1))
 async def test_promises_are_kept_whatever_the_network_and_the_process_do(store: Client, seed: int) -> None:
     await check(store, await live(store, DaemonSets(2 + seed), steps=20))
 

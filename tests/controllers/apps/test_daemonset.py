@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -10,16 +11,19 @@ from typing import Any
 
 import pytest
 
+from controllers.apps.daemonset.controller import DaemonSetController
 from controllers.apps.daemonset.types import TEMPLATE_GENERATION, DaemonSet
 from controllers.apps.history import find_revision, revisions_of, undo
 from controllers.apps.types import ControllerRevision
 from controllers.core.types import Event, Node, Pod
+from controllers.manager import Manager
 from controllers.owners import set_controller_reference
+from informer.client import ObjectClient
 from informer.errors import Invalid
 from informer.resources import Resource
 from kvstore.api import Client
 from tests.controllers.apps.daemonsets import Raw, daemon_set, rolling, surging, taint
-from tests.controllers.cluster import Cluster, cluster, history
+from tests.controllers.cluster import Cluster, cluster, history, virtual_now
 
 pytestmark = pytest.mark.virtual_time
 
@@ -354,6 +358,20 @@ async def test_pods_that_succeed_are_replaced_at_once(store: Client) -> None:
         await settled(it)
         message = f"Found succeeded daemon pod default/{pod.name} on node node-1, will try to delete it"
         assert await told(it, "SucceededDaemonPod") == [message]
+
+
+async def test_a_sync_makes_no_more_pods_than_a_burst(store: Client) -> None:
+    manager = Manager(client=store, now=virtual_now, rng=random.Random(1))
+    DaemonSetController(manager, manager.events, burst=2).register()
+    client = ObjectClient(store, now=virtual_now, rng=random.Random(0))
+    for number in range(5):
+        await client.create(Node(name=f"n{number}"))
+    await client.create(daemon_set())
+    async with manager:
+        await asyncio.sleep(5)
+    # A sync ends with the status of what it found.
+    written = [each for each in await history(store) if any("/daemonsets/" in key for key in each.changed)]
+    assert [len(list(each.of(Pod))) for each in written] == [0, 2, 4, 5, 5]
 
 
 async def test_deleting_it_deletes_its_pods_and_revisions(store: Client) -> None:
