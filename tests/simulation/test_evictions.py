@@ -262,9 +262,9 @@ async def test_evictors_at_once_leave_enough_pods(store: Client, seed: int) -> N
     assert await check(store, life, evictions_only=True) > 0
 
 
-@pytest.mark.parametrize("seed", seeds(2))
+@pytest.mark.parametrize("seed", seeds(1))
 async def test_enough_pods_are_left_whatever_the_network_and_the_processes_do(store: Client, seed: int) -> None:
-    life = await live(store, Evictors(seed, faults=2.0), leaders=1 + seed % 2, steps=20)
+    life = await live(store, Evictors(seed, faults=2.0), leaders=2 - seed % 2, steps=20)
     await check(store, life, evictions_only=True)
 
 

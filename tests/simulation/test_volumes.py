@@ -170,6 +170,6 @@ async def check(store: Client, life: Life) -> None:
     assert life.user.end(revisions[-1]) == await undisturbed(Claimants(life.user.seed))
 
 
-@pytest.mark.parametrize("seed", seeds(2))
+@pytest.mark.parametrize("seed", seeds(1))
 async def test_no_volume_has_two_claims_and_nothing_in_use_goes(store: Client, seed: int) -> None:
-    await check(store, await live(store, Claimants(seed), leaders=1 + seed % 2, steps=20))
+    await check(store, await live(store, Claimants(seed), leaders=2 - seed % 2, steps=20))
