@@ -21,7 +21,7 @@ from tests.simulation.life import User, live, seeds, undisturbed
 
 pytestmark = pytest.mark.virtual_time
 
-LEAST, MOST = 2, 12
+LEAST, MOST = 2, 5
 UP_PODS, UP_SECONDS = 2, 60
 DOWN_PERCENT, DOWN_SECONDS = 50, 30
 BEHAVIOR = {
@@ -67,8 +67,9 @@ class Traffic(User):
         deployment = await self.client.get(Deployment, "nginx", "default")
         pods = await self.it.pods()
         return (
-            (found.status.current_replicas, found.status.desired_replicas, deployment.spec.replicas) == (6, 6, 6)
-            and len(pods) == 6
+            (found.status.current_replicas, found.status.desired_replicas, deployment.spec.replicas)
+            == (MOST, MOST, MOST)
+            and len(pods) == MOST
             and all(pod.ready for pod in pods)
         )
 

@@ -4,6 +4,7 @@ and slices end as what Services and pods make them, and never tell an address tw
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.controllers.discovery.services import (
     slices_by_service,
     slices_listed,
 )
-from tests.simulation.life import User, live, seeds, undisturbed
+from tests.simulation.life import PATIENCE, User, live, seeds, undisturbed
 
 pytestmark = pytest.mark.virtual_time
 
@@ -75,14 +76,25 @@ class Services(User):
         await self.client.patch(Service, name, {"spec": spec}, "default")
 
     async def settle(self) -> None:
-        await self.scale(4)
         await self.change("web", {"ports": [{"port": 80}], "publishNotReadyAddresses": False})
         with contextlib.suppress(AlreadyExists):
             await self.client.create(service("blue", {"app": "nginx", "side": "blue"}))
+        # Nothing is left to chance at the end: a pod changes sides, another one goes, and then nothing happens.
+        await self.scale(5)
+        await self.it.until(lambda: self.all_ready(5), PATIENCE)
+        for side in SIDES:
+            await asyncio.sleep(5)
+            (pod, *_) = await self.it.pods()
+            await self.client.patch(Pod, pod.name, {"metadata": {"labels": {"side": side}}}, "default")
+        await asyncio.sleep(5)
+        await self.scale(4)
+
+    async def all_ready(self, count: int) -> bool:
+        pods = await self.it.pods()
+        return len(pods) == count and all(pod.ready for pod in pods)
 
     async def settled(self) -> bool:
-        pods = await self.it.pods()
-        if len(pods) != 4 or not all(pod.ready for pod in pods):
+        if not await self.all_ready(4):
             return False
         try:
             check(await now(self.it))
