@@ -32,7 +32,8 @@ def parent_and_ordinal(name: str) -> tuple[str, int] | None:
     >>> parent_and_ordinal("web-10"), parent_and_ordinal("web"), parent_and_ordinal("web-0-x")
     (('web', 10), None, None)
     """
-    found = _NAME.fullmatch(name)
+    # Asked of every pod there is, and most end with a letter.
+    found = _NAME.fullmatch(name) if name[-1:].isdigit() else None
     if found is None or int(found[2]) > _MOST:
         return None
     return found[1], int(found[2])
