@@ -64,10 +64,11 @@ class DaemonSetController:
         )
 
     def _of_dependent(self, stored: Stored) -> Iterable[Request]:
-        if stored.meta.raw_owner_references and (owned := _owning_daemon_set(stored)):
-            return owned
-        if any(owner.controller for owner in stored.meta.owner_references):
-            return ()
+        if stored.meta.raw_owner_references:
+            # Most pods are some other kind's: this is asked of each of them at every change.
+            owner = next((each for each in stored.meta.owner_references if each.controller), None)
+            if owner is not None:
+                return _owning_daemon_set(stored) if owner.kind == DaemonSet.TYPE.kind else ()
         return selecting(self._manager.informer(DaemonSet).cache.by_index("namespace", stored.namespace), stored)
 
     def _of_node(self, stored: Stored) -> Iterator[Request]:
