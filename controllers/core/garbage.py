@@ -231,6 +231,8 @@ class GarbageCollector:
         self._manager = manager
         self._recorder = events.recorder("garbage-collector-controller")
         self._kinds = list(kinds)
+        self._classes: dict[tuple[str, str], type[Resource]] = {}  # by kind and group, as they were asked for
+        self._understood: dict[str, str] = {}  # definition -> the revision of it that was looked at
         self._registrations: dict[ResourceType, Registration] = {}
         self._workers = workers
         self._graph = Graph()
@@ -285,6 +287,9 @@ class GarbageCollector:
 
     def defined(self, stored: Stored) -> None:
         """A kind is defined in the store: its objects can own and be owned, and those that name one can be judged."""
+        if self._understood.get(stored.name) == stored.revision:
+            return
+        self._understood[stored.name] = stored.revision
         try:
             cls = resource_from_crd(CustomResourceDefinition.decode(stored.data, stored.revision))
         except Invalid as error:
@@ -477,6 +482,10 @@ class GarbageCollector:
         found: list[tuple[type[Resource], Stored]] = []
         try:
             async with asyncio.timeout(CATCH_UP):
+                definitions = self._manager.informer(CustomResourceDefinition).cache
+                await definitions.wait_for(revision)
+                for stored in definitions.list():
+                    self.defined(stored)
                 for cls in dict.fromkeys((*self._kinds, *self._manager.kinds)):
                     cache = self._manager.informer(cls).cache
                     await cache.wait_for(revision)
@@ -505,8 +514,13 @@ class GarbageCollector:
             return None
 
     def _class_of_kind(self, kind: str, group: str) -> type[Resource] | None:
-        watched = (*self._kinds, *self._manager.kinds)
-        return next((cls for cls in watched if cls.TYPE.kind == kind and cls.TYPE.group == group), None)
+        known = self._classes.get((kind, group))
+        if known is None:
+            watched = (*self._kinds, *self._manager.kinds)
+            known = next((cls for cls in watched if cls.TYPE.kind == kind and cls.TYPE.group == group), None)
+            if known is not None:
+                self._classes[kind, group] = known
+        return known
 
     async def _get(self, cls: type[Resource], identity: Identity) -> Resource | None:
         """The object in the store, if it is still the one of that uid."""

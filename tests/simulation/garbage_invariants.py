@@ -86,7 +86,7 @@ def _terminating(objects: dict[str, Raw], name: str) -> bool:
     return found is None or bool(found["metadata"].get("deletionTimestamp"))
 
 
-def check_foreground(revisions: list[Revision]) -> int:
+def check_foreground(revisions: list[Revision], authors: dict[int, str]) -> int:
     """An owner that goes in the foreground stays until nothing blocks it that was there when it was asked to go.
 
     How many have gone so."""
@@ -102,10 +102,10 @@ def check_foreground(revisions: list[Revision]) -> int:
                 asked[uid] = _blocking(revision.objects, uid)
             elif not waits and uid in asked and old is not None and _waiting(before, uid):
                 left = asked.pop(uid) & _blocking(before, uid)
-                # A deletion that became another one holds nothing up.
-                changed = new is not None and "orphan" in (new["metadata"].get("finalizers") or ())
-                assert changed or not left, (revision.number, key, left)
-                count += 1
+                # Users may change their mind: a deletion of another kind does not wait.
+                if revision.number in authors:
+                    assert not left, (revision.number, key, left)
+                    count += 1
         before = revision.objects
     return count
 
@@ -118,7 +118,7 @@ def _blocking(objects: dict[str, Raw], uid: str) -> set[str]:
     }
 
 
-def check_orphans(revisions: list[Revision]) -> int:
+def check_orphans(revisions: list[Revision], authors: dict[int, str]) -> int:
     """What belonged to an owner when that was asked to go without its dependents is not deleted for its sake, and
     does not name it any more when it is gone. How many owners have gone so."""
     count = 0
@@ -133,8 +133,8 @@ def check_orphans(revisions: list[Revision]) -> int:
             if old is not None and _orphaning(old) and (new is None or not _orphaning(new)):
                 uid = old["metadata"]["uid"]
                 then = asked.pop(uid)
-                if new is not None and "foregroundDeletion" in (new["metadata"].get("finalizers") or ()):
-                    continue
+                if revision.number not in authors:
+                    continue  # a user wants it otherwise by now
                 left = [
                     each["metadata"]["name"]
                     for each in before.values()

@@ -166,8 +166,8 @@ def check(revisions: list[Revision], life: Life, spaces: set[str]) -> list[int]:
     invariants.check_nothing_outlives_its_owners(revisions[-1])
     return [
         invariants.check_only_garbage_is_deleted(revisions, life.authors, user.uids, spaces),
-        invariants.check_foreground(revisions),
-        invariants.check_orphans(revisions),
+        invariants.check_foreground(revisions, life.authors),
+        invariants.check_orphans(revisions, life.authors),
         invariants.check_closed_namespaces(revisions, life.authors, spaces),
     ]
 

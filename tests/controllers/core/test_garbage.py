@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from controllers.apps.types import Deployment, ReplicaSet
 from controllers.core.garbage import Graph
-from controllers.core.types import ConfigMap, Node, Pod
+from controllers.core.types import ConfigMap, Event, Node, Pod
 from informer import patch
 from informer.cache import Cache
 from informer.crd import CustomResourceDefinition
@@ -282,3 +282,53 @@ class GraphMachine(RuleBasedStateMachine):
 
 
 TestGraph = GraphMachine.TestCase
+
+
+@virtual_time
+async def test_a_wrong_reference_says_nothing_of_the_owner_it_names(store: Client) -> None:
+    async with cluster(store) as it:
+        owner, other = await it.client.create(config("owner")), await it.client.create(config("other"))
+        wrong = config("wrong", owner)
+        wrong.metadata.owner_references[0].name = "nobody"
+        await it.client.create(wrong)
+        await gone(it, "wrong")
+        # Looked at again, and in need of an owner that was once not found where it was said to be.
+        await it.client.create(config("child", owner, other))
+        await it.client.delete(ConfigMap, "other", "default")
+        await asyncio.sleep(60)
+        assert [each.name for each in (await it.client.get(ConfigMap, "child")).metadata.owner_references] == ["owner"]
+
+
+@virtual_time
+async def test_an_owner_in_another_namespace_is_none(store: Client) -> None:
+    async with cluster(store) as it:
+        owner = await it.client.create(config("owner"))
+        child = config("child", owner)
+        child.raw["metadata"]["namespace"] = "kube-public"
+        await it.client.create(child)
+
+        async def collected() -> bool:
+            return not (await it.client.list(ConfigMap, "kube-public")).items
+
+        await it.until(collected)
+        assert await it.exists(ConfigMap, "owner")
+
+        async def told() -> bool:
+            return bool((await it.client.list(Event, "kube-public")).items)
+
+        await it.until(told)
+        (event,) = await it.client.list(Event, "kube-public")
+        assert event.reason == "OwnerRefInvalidNamespace"
+        assert event.message.endswith('does not exist in namespace "kube-public"')
+
+
+@virtual_time
+async def test_an_orphaning_that_was_called_off_takes_no_references_out(store: Client) -> None:
+    async with cluster(store) as it:
+        owner = config("owner", finalizers=["example.com/keep"])
+        owner = await it.client.create(owner)
+        await it.client.create(config("child", owner))
+        await it.client.delete(ConfigMap, "owner", propagation="orphan")
+        await it.client.delete(ConfigMap, "owner", propagation="background")
+        await asyncio.sleep(60)
+        assert [each.name for each in (await it.client.get(ConfigMap, "child")).metadata.owner_references] == ["owner"]
