@@ -75,7 +75,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "scale": Entry("scale:scale", "Set the number of replicas."),
         "autoscale": Entry("autoscale:autoscale", "Let an autoscaler choose the number of replicas."),
         "expose": Entry("expose:expose", "Make a Service of a workload, a Pod or a Service."),
-        "set": Entry("set_image:set_", "Change the image of a container."),
+        "set": Entry("set.command:set_", "Change images, environment or resources of containers."),
         "rollout": Entry("rollout.command:rollout", "Look at, undo, restart, pause and resume rollouts."),
     },
     "Nodes": {

@@ -47,7 +47,7 @@ class Output(click.ParamType[Form]):
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         """What the help shows."""
-        return "[wide|yaml|json|name|jsonpath=PATH|custom-columns=NAME:PATH]"
+        return "FORM"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The forms."""

@@ -44,7 +44,15 @@ from informer.selectors import Selector
 @selector_option
 @file_options
 @click.option("--field-selector", default="", metavar="FIELD=VALUE,...", help="By fields: `status.phase=Running`.")
-@click.option("-o", "--output", "form", type=Output(), default=TABLE, show_default=False, help="How to show them.")
+@click.option(
+    "-o",
+    "--output",
+    "form",
+    type=Output(),
+    default=TABLE,
+    show_default=False,
+    help="wide, yaml, json, name, jsonpath=PATH or custom-columns=NAME:PATH.",
+)
 @click.option("--sort-by", metavar="PATH", help="In the order of the values there: `.metadata.creationTimestamp`.")
 @click.option("-L", "--label-columns", multiple=True, metavar="LABEL,...", help="A column for each of these labels.")
 @click.option("-w", "--watch", is_flag=True, help="Go on with every change, until Ctrl-C.")

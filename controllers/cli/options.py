@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
@@ -126,15 +126,29 @@ def completing(what: str) -> Callable[[click.Context, click.Parameter, str], lis
     return complete
 
 
+def kubectl_spelling(params: Iterable[click.Parameter], args: Sequence[str]) -> list[str]:
+    """The arguments as click knows them: flags with `=true` and `=false`, and short options as `-o=yaml`."""
+    flags: dict[str, str | None] = {}
+    short: set[str] = set()
+    for param in params:
+        if isinstance(param, click.Option) and param.is_flag:
+            yes, no = param.opts[-1], param.secondary_opts[-1] if param.secondary_opts else None
+            flags |= {f"{yes}=true": yes, f"{yes}=false": no}
+        elif isinstance(param, click.Option):
+            short |= {name for name in param.opts if len(name) == 2}
+    end = args.index("--") if "--" in args else len(args)
+    spelt: list[str | None] = []
+    for arg in args[:end]:
+        if arg[:2] in short and arg[2:3] == "=":
+            spelt += [arg[:2], arg[3:]]
+        else:
+            spelt.append(flags.get(arg, arg))
+    return [*(arg for arg in spelt if arg is not None), *args[end:]]
+
+
 class KubectlCommand(click.Command):
-    """A command whose flags also take `=true` and `=false`, as kubectl's do."""
+    """A command whose options can be spelt as kubectl's."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Spell them as click knows them."""
-        flags: dict[str, str | None] = {}
-        for param in self.get_params(ctx):
-            if isinstance(param, click.Option) and param.is_flag:
-                yes, no = param.opts[-1], param.secondary_opts[-1] if param.secondary_opts else None
-                flags |= {f"{yes}=true": yes, f"{yes}=false": no}
-        spelt = [flags.get(arg, arg) for arg in args]
-        return super().parse_args(ctx, [arg for arg in spelt if arg is not None])
+        """See `kubectl_spelling`."""
+        return super().parse_args(ctx, kubectl_spelling(self.get_params(ctx), args))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from controllers.cli.applying import write_manifests
-from controllers.cli.options import file_options, global_options, namespace_option
+from controllers.cli.options import file_options, global_options, kubectl_spelling, namespace_option
 from controllers.cli.session import Session, with_session
 from controllers.cli.telling import dry_run_option, output_option
 from informer.resources import Resource
@@ -37,6 +37,10 @@ _BY_ALIAS = {alias: kind for kind, (_, aliases, _) in KINDS.items() for alias in
 
 class Creators(click.Group):
     """The kinds' commands, imported when they are called."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See `kubectl_spelling`."""
+        return super().parse_args(ctx, kubectl_spelling(self.get_params(ctx), args))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All kinds."""

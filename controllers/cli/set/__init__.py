@@ -1,0 +1,1 @@
+"""`listwatch set`: parts of what containers are."""
