@@ -499,7 +499,7 @@ async def test_failing_readiness_holds_a_rollout_back(store: Client) -> None:
         await it.rolled_out()
         bad = chaotic("failing-readiness", replicas=4, minReadySeconds=20)
         await it.apply(bad)
-        await asyncio.sleep(300)
+        await asyncio.sleep(100)
         deployment = await it.deployment()
         # Ready for ten seconds of the twenty that it takes to count as available.
         assert deployment.status.available_replicas == 3
@@ -648,10 +648,10 @@ async def test_the_example_of_a_slow_start(store: Client) -> None:
 @pytest.mark.virtual_time
 async def test_the_example_of_chance(store: Client) -> None:
     async with cluster(store, seed=3, stages=[EXAMPLES / "flaky.yaml"]) as it:
-        await it.apply(nginx("flaky", replicas=30))
+        await it.apply(nginx("flaky", replicas=15))
         await it.rolled_out("flaky")
         restarts = [pod.status.container_statuses[0].restart_count for pod in await it.pods()]
-        assert 0 < sum(restarts) < 30
+        assert 0 < sum(restarts) < 15
 
 
 @pytest.mark.virtual_time
