@@ -64,7 +64,7 @@ def change_containers(
     containers = spec.get("initContainers" if initial else "containers") or []
     field = "initContainerStatuses" if initial else "containerStatuses"
     known = {each["name"]: each for each in status.get(field) or ()}
-    statuses = [known.get(each["name"]) for each in containers]
+    statuses = [_whole(each, known.get(each["name"])) for each in containers]
     changed: list[tuple[Raw, bool]] = []
     for change in changes:
         for index, container in enumerate(containers):
@@ -157,10 +157,18 @@ def _fresh(container: Raw, reason: str = "ContainerCreating") -> Raw:
     }
 
 
+def _whole(container: Raw, current: Raw | None) -> Raw | None:
+    """The status with all that is read of it: a template may have written but a part."""
+    if current is None or (current.get("state") and "restartCount" in current and "ready" in current):
+        return current
+    fresh = _fresh(container)
+    return {**fresh, **current, "state": current.get("state") or fresh["state"]}
+
+
 def _state(current: Raw | None) -> str:
     if current is None:
         return "new"
-    return next(iter(current.get("state") or ()), "waiting")
+    return str(next(iter(current["state"])))
 
 
 def _restarts(raw: Raw, code: int, *, initial: bool = False) -> bool:
@@ -203,8 +211,8 @@ def _done(raw: Raw, current: Raw) -> bool:
 
 
 def _ended(current: Raw) -> int | None:
-    ended = current["state"].get("terminated")
-    return None if ended is None else int(ended["exitCode"])
+    ended = (current.get("state") or {}).get("terminated")
+    return None if ended is None else int(ended.get("exitCode", 0))
 
 
 def _phase(raw: Raw, status: Raw) -> str:

@@ -423,6 +423,16 @@ def test_changes_are_for_the_containers_that_they_name(tmp_path: Path) -> None:
     assert status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 0
 
 
+def test_a_status_that_a_template_wrote_in_part_is_made_whole(tmp_path: Path) -> None:
+    raw = pod(containerStatuses=[{"name": "a", "ready": True}], initContainerStatuses=[{"name": "i"}])
+    raw["spec"]["initContainers"] = [{"name": "i", "image": "i:1"}]
+    status = apply(tmp_path, "{in: [waiting], state: running, ready: true}", raw)
+    assert (status["containerStatuses"][0]["ready"], status["containerStatuses"][0]["restartCount"]) == (True, 0)
+    assert status["phase"] == "Pending"
+    ended = pod(containerStatuses=[{"name": "a", "state": {"terminated": {}}}])
+    assert apply(tmp_path, "{in: [terminated], state: running}", ended)["containerStatuses"][0]["restartCount"] == 1
+
+
 # ---- whole lives ----------------------------------------------------------------------------------------------------
 
 
