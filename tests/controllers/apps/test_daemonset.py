@@ -15,6 +15,7 @@ from controllers.apps.daemonset.controller import DaemonSetController
 from controllers.apps.daemonset.types import TEMPLATE_GENERATION, DaemonSet
 from controllers.apps.history import find_revision, revisions_of, undo
 from controllers.apps.types import ControllerRevision
+from controllers.core.limits import ResourceQuota
 from controllers.core.types import Event, Node, Pod
 from controllers.manager import Manager
 from controllers.owners import set_controller_reference
@@ -358,6 +359,24 @@ async def test_pods_that_succeed_are_replaced_at_once(store: Client) -> None:
         await settled(it)
         message = f"Found succeeded daemon pod default/{pod.name} on node node-1, will try to delete it"
         assert await told(it, "SucceededDaemonPod") == [message]
+
+
+async def test_a_pod_that_is_refused_is_told_and_tried_again(store: Client) -> None:
+    async with running(store) as it:
+        quota = {"metadata": {"name": "few", "namespace": "default"}, "spec": {"hard": {"pods": "1"}}}
+        await it.client.create(ResourceQuota.from_raw(quota))
+        await asyncio.sleep(2)
+        await it.client.create(daemon_set())
+
+        async def refused() -> bool:
+            refusals = [event.message for event in await it.events("FailedCreate")]
+            assert all("Error creating: " in message for message in refusals)
+            return bool(refusals) and await counts(it, desiredNumberScheduled=3, currentNumberScheduled=1)
+
+        await it.until(refused)
+        await it.client.delete(ResourceQuota, "few", "default")
+        await settled(it)
+        assert list(await on_nodes(it)) == NODES
 
 
 async def test_a_sync_makes_no_more_pods_than_a_burst(store: Client) -> None:
