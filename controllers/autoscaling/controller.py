@@ -34,13 +34,14 @@ from informer import patch
 from informer.client import ObjectClient
 from informer.codecs import format_time
 from informer.crd import CustomResourceDefinition, resources_from_crd
-from informer.errors import ApiError, Invalid, UnknownKind
+from informer.errors import ApiError, Conflict, Invalid, UnknownKind, Unreachable
 from informer.resources import SCHEME, Resource
 from informer.scale import CurrentScale
 from informer.selectors import Selector
 
 WORKERS = 5  # kube-controller-manager's --concurrent-horizontal-pod-autoscaler-syncs
 PERIOD = 15.0  # seconds; its --horizontal-pod-autoscaler-sync-period
+_TRIES = 5  # to write a number to a target that others write to
 
 Raw = dict[str, Any]
 
@@ -79,7 +80,11 @@ class AutoscalerController:
             return None
         self._queue.rest(request, self._period)
         sync = _Sync(self._manager, ctx, hpa, self._metrics, self._recorder, self._history(hpa, request))
-        await sync.run()
+        try:
+            await sync.run()
+        except ApiError as error:
+            # Not before its time: a scale of which the answer was lost may have taken place.
+            ctx.log.warning("autoscaling_failed", error=str(error), seconds=self._period)
         return Result(requeue_after=self._period)
 
     def _history(self, hpa: HorizontalPodAutoscaler, request: Request) -> History:
@@ -166,6 +171,8 @@ class _Sync:
             try:
                 await self._scale(cls, scale, desired)
             except ApiError as error:
+                if isinstance(error, Unreachable):
+                    algorithm.note_scaled(current, desired, self._history, self._now, self._rules)
                 self._event("Warning", "FailedRescale", f"New size: {desired}; reason: {reason}; error: {error}")
                 message = f"the HPA controller was unable to update the target scale: {error}"
                 self._condition("AbleToScale", "False", "FailedUpdateScale", message)
@@ -200,10 +207,20 @@ class _Sync:
             raise
 
     async def _scale(self, cls: type[Resource], scale: CurrentScale, replicas: int) -> None:
-        # Of the version that was read: if anybody has scaled meanwhile, this decision is about something else.
-        await self._client.update_scale(
-            cls, scale.name, replicas, scale.namespace, resource_version=scale.resource_version
-        )
+        """Write the number, unless somebody has written another one meanwhile: that raises Conflict."""
+        before = scale.replicas
+        for _ in range(_TRIES):
+            try:
+                await self._client.update_scale(
+                    cls, scale.name, replicas, scale.namespace, resource_version=scale.resource_version
+                )
+            except Conflict:
+                scale = await self._client.get_scale(cls, scale.name, scale.namespace)
+                if scale.replicas != before:
+                    raise
+            else:
+                return
+        raise Conflict(f"{cls.TYPE.qualified} {scale.name!r} keeps changing")
 
     # ---- the decision ----------------------------------------------------------------------------------------------
 

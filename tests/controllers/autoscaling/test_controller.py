@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from controllers.apps.types import Deployment, ReplicaSet
@@ -22,9 +24,11 @@ from informer.errors import Invalid
 from informer.resources import Resource
 from informer.scale import Scale
 from informer.selectors import Selector
-from kvstore.api import Client
+from kvstore.api import Client, Compare, Op, Put, TxnResponse
+from kvstore.errors import Unavailable
 from tests.controllers.cluster import Cluster, cluster, history, nginx, virtual_now
 from tests.controllers.discovery.services import service
+from tests.simulation.faults import FaultyClient
 
 pytestmark = pytest.mark.virtual_time
 
@@ -347,6 +351,43 @@ async def test_after_a_restart_the_policies_time_has_to_pass(store: Client) -> N
         await asyncio.sleep(200)
         at.append(await sizes(it, store))
     assert at == [[1, 2], [1, 2], [1, 2, 3]]
+
+
+class LostReplies(FaultyClient):
+    """Answers no write of the autoscaler's to its target, though it takes place."""
+
+    async def txn(
+        self, compare: Sequence[Compare] = (), success: Sequence[Op] = (), failure: Sequence[Op] = ()
+    ) -> TxnResponse:
+        answer = await super().txn(compare, success, failure)
+        for each in success:
+            if isinstance(each, Put) and b"/deployments/" in each.key:
+                notes = msgspec.json.decode(each.value)["metadata"].get("managedFields", ())
+                if any(note["manager"] == "horizontal-pod-autoscaler" for note in notes) and not self.lost:
+                    self.lost = True
+                    raise Unavailable
+        return answer
+
+    lost = False
+
+
+SLOW = {"scaleUp": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}}
+
+
+@pytest.mark.parametrize("behavior", [None, SLOW])
+async def test_a_scale_whose_answer_is_lost_counts_as_done(store: Client, behavior: Raw | None) -> None:
+    client = LostReplies(store, random.Random(0), 0)
+    async with cluster(store, client=client, **FAST) as it:
+        await it.apply(workload(1, "cpu=2"))
+        await it.rolled_out()
+        await asyncio.sleep(30)
+        await it.client.create(hpa(maxReplicas=100, behavior=behavior))
+        await asyncio.sleep(14)
+        assert client.lost
+        # No step more before the next period, nor than the policy allows.
+        assert await sizes(it, store) == ([1, 2] if behavior else [1, 4])
+        await asyncio.sleep(30)
+        assert (await sizes(it, store))[:3] == ([1, 2] if behavior else [1, 4, 8])
 
 
 class Measured:
