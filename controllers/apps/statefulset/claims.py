@@ -43,7 +43,7 @@ def is_stale(sts: StatefulSet, claim: PersistentVolumeClaim, ordinal: int) -> bo
     """Whether the claim is about to go with an earlier pod of that name: it must not be used again."""
     if sts.spec.persistent_volume_claim_retention_policy.when_scaled == "Retain":
         return False
-    return any(_names(each, Pod.TYPE.kind, "v1", pod_name(sts, ordinal)) for each in _references(claim))
+    return any(_names(each, Pod.TYPE.kind, "v1", pod_name(sts, ordinal)) for each in references_of(claim))
 
 
 def wanted_references(
@@ -51,7 +51,7 @@ def wanted_references(
 ) -> list[Raw]:
     """The owner references that a claim is to have. claim: the stored one. pod: the one that uses it, if there is one.
     wanted: whether its ordinal is one of those that are to exist."""
-    references = _references(claim) if claim is not None else []
+    references = references_of(claim) if claim is not None else []
     ours = [each for each in references if _is_ours(sts, pod, each)]
     if any(each.get("uid") not in (sts.metadata.uid, pod.uid if pod is not None else None) for each in ours):
         # It is about to go with an earlier one of the same name.
@@ -72,10 +72,11 @@ def conflicting(sts: StatefulSet, claim: PersistentVolumeClaim | None, pod: Stat
     policy = sts.spec.persistent_volume_claim_retention_policy
     if claim is None or (policy.when_scaled, policy.when_deleted) == ("Retain", "Retain"):
         return False
-    return any(each.get("controller") and not _is_ours(sts, pod, each) for each in _references(claim))
+    return any(each.get("controller") and not _is_ours(sts, pod, each) for each in references_of(claim))
 
 
-def _references(claim: PersistentVolumeClaim) -> list[Raw]:
+def references_of(claim: PersistentVolumeClaim) -> list[Raw]:
+    """The owner references that it has."""
     return list(claim.raw["metadata"].get("ownerReferences") or ())
 
 

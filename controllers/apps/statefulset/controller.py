@@ -137,6 +137,8 @@ class _Sync:
         self._pods = pods
         self._revisions = revisions
         self._deleted: set[str] = set()
+        # Owner references of claims that are as the policy says: all claims have the same.
+        self._settled: set[bytes] = set()
 
     async def run(self) -> tuple[float | None, ApiError | None]:
         """In how many seconds to look again, and what went wrong with pods."""
@@ -172,7 +174,7 @@ class _Sync:
 
         for pod in plan.pending:
             await self._make_claims(pod.ordinal, pod)
-        await _each(self._repair, plan.repair)
+        await _each(self._repair, [pod for pod in plan.repair if not self._is_as_it_should_be(pod)])
         await _each(self._delete, plan.restart)
         await _each(create, plan.create)
         for pod in plan.condemned:
@@ -258,6 +260,26 @@ class _Sync:
             else:
                 await self._settle_owner(stored, pod, wanted=True)
 
+    def _is_as_it_should_be(self, pod: StatefulPod) -> bool:
+        """Whether a pod that is wanted has its identity, and its claims their owners. Decodes next to nothing: every
+        run asks this of every pod."""
+        sts, ordinal = self._sts, pod.ordinal
+        if not is_intact(sts, pod):
+            return False
+        for template in templates_of(sts):
+            name = claim_name(sts, template["metadata"]["name"], ordinal)
+            stored = self._ctx.get_stored(PersistentVolumeClaim, name, sts.namespace)
+            if stored is None:
+                continue
+            owners = bytes(stored.meta.raw_owner_references)
+            if owners not in self._settled:
+                found = PersistentVolumeClaim.decode(stored.data, stored.revision)
+                if claims.wanted_references(sts, found, pod, wanted=True) != claims.references_of(found):
+                    return False
+                if not any(each.get("kind") == Pod.TYPE.kind for each in claims.references_of(found)):
+                    self._settled.add(owners)
+        return True
+
     async def _settle_owners(self, pod: StatefulPod, *, wanted: bool) -> bool:
         """Let the claims of a pod go with whom the retention policy says; whether that changed any."""
         found = [self._claim(template, pod.ordinal) for template in templates_of(self._sts)]
@@ -266,13 +288,13 @@ class _Sync:
     async def _settle_owner(self, stored: PersistentVolumeClaim, pod: StatefulPod | None, *, wanted: bool) -> bool:
         metadata = stored.raw["metadata"]
         references = claims.wanted_references(self._sts, stored, pod, wanted=wanted)
-        conflicting = claims.conflicting(self._sts, stored, pod)
-        if references == (metadata.pop("ownerReferences", None) or []):
+        if references == claims.references_of(stored):
             return False
-        if conflicting:
+        if claims.conflicting(self._sts, stored, pod):
             about = f"PersistentVolumeClaim {stored.name} has a conflicting OwnerReference that acts as a managing"
             text = f"{about} controller, the retention policy is ignored for this claim"
             self._tell(self._sts, "Warning", "ConflictingController", text)
+        metadata.pop("ownerReferences", None)
         if references:
             metadata["ownerReferences"] = references
         try:
