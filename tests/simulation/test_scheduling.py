@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
 
 from controllers.apps.types import Deployment
@@ -15,7 +16,7 @@ from controllers.core.types import Node, Pod
 from kvstore.api import Client
 from tests.controllers.cluster import Revision, history
 from tests.simulation.invariants import check_owned
-from tests.simulation.life import User, live, seeds, undisturbed
+from tests.simulation.life import FAULTS, User, live, seeds, undisturbed
 
 pytestmark = pytest.mark.virtual_time
 
@@ -24,6 +25,8 @@ Raw = dict[str, Any]
 SIZES = {"low": 3, "high": 2, "apart": 2}  # at the end
 MOST = {"low": 9, "high": 6, "apart": 4}
 CPU = {"low": "20", "high": "20", "apart": "10"}  # of a node's 64
+# Bindings whose answer is lost and that are seen late: their room must not be given away.
+LOST = msgspec.structs.replace(FAULTS, lost_reply=0.1, late=0.3, latest=8.0)
 ACTIONS = ("scale", "scale", "scale", "delete pod", "kill node", "revive node")
 
 
@@ -107,9 +110,9 @@ def check_victims(revisions: list[Revision]) -> None:
             assert pod["metadata"]["labels"]["app"] != "high"
 
 
-@pytest.mark.parametrize("seed", seeds(3))
+@pytest.mark.parametrize("seed", seeds(2))
 async def test_nodes_hold_what_they_can_whatever_happens(store: Client, seed: int) -> None:
-    life = await live(store, Crowd(seed), leaders=1 + seed % 2)
+    life = await live(store, Crowd(seed), faults=LOST, leaders=1 + seed % 2)
     revisions = await history(store)
     check_nodes(revisions)
     check_victims(revisions)

@@ -376,7 +376,7 @@ class Scheduler:
             log.info("pod_not_understood", pod=key, error=str(error))
             pod = _not_understood(stored)
         if pod.finished or (pod.deleting and not pod.node):
-            self.pod_gone(key)
+            self.pod_gone(key, pod.uid)
         elif pod.node:
             self._queue.forget(key)
             self._unsure.discard(key)
@@ -420,8 +420,11 @@ class Scheduler:
         self._unsure.discard(stored.key)
         return True
 
-    def pod_gone(self, key: str) -> None:
-        """A pod uses nothing any more."""
+    def pod_gone(self, key: str, uid: str | None) -> None:
+        """A pod uses nothing any more. uid: which, for by now there may be another of its name."""
+        noted = self._cluster.pod(key)
+        if noted is not None and noted.uid != (uid or ""):
+            return
         self._queue.forget(key)
         self._unsure.discard(key)
         waited = self._cluster.nomination(key)
@@ -505,7 +508,7 @@ class _Pods(Handler):
         self._scheduler.pod_seen(new, old)
 
     def on_delete(self, old: Stored, final_state_known: bool) -> None:
-        self._scheduler.pod_gone(old.key)
+        self._scheduler.pod_gone(old.key, old.meta.uid)
 
 
 class _Each(Handler):
