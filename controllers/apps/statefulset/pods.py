@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -33,7 +34,12 @@ def parent_and_ordinal(name: str) -> tuple[str, int] | None:
     (('web', 10), None, None)
     """
     # Asked of every pod there is, and most end with a letter.
-    found = _NAME.fullmatch(name) if name[-1:].isdigit() else None
+    return _split(name) if name[-1:].isdigit() else None
+
+
+@lru_cache(maxsize=4096)  # each run asks this of each pod several times
+def _split(name: str) -> tuple[str, int] | None:
+    found = _NAME.fullmatch(name)
     if found is None or int(found[2]) > _MOST:
         return None
     return found[1], int(found[2])
