@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from controllers.apps.daemonset.controller import DaemonSetController
 from controllers.apps.daemonset.types import TEMPLATE_GENERATION, DaemonSet
@@ -362,21 +363,23 @@ async def test_pods_that_succeed_are_replaced_at_once(store: Client) -> None:
 
 
 async def test_a_pod_that_is_refused_is_told_and_tried_again(store: Client) -> None:
-    async with running(store) as it:
-        quota = {"metadata": {"name": "few", "namespace": "default"}, "spec": {"hard": {"pods": "1"}}}
-        await it.client.create(ResourceQuota.from_raw(quota))
-        await asyncio.sleep(2)
-        await it.client.create(daemon_set())
+    # Each refusal is logged, and drawing its traceback takes long.
+    with capture_logs():
+        async with running(store) as it:
+            quota = {"metadata": {"name": "few", "namespace": "default"}, "spec": {"hard": {"pods": "1"}}}
+            await it.client.create(ResourceQuota.from_raw(quota))
+            await asyncio.sleep(2)
+            await it.client.create(daemon_set())
 
-        async def refused() -> bool:
-            refusals = [event.message for event in await it.events("FailedCreate")]
-            assert all("Error creating: " in message for message in refusals)
-            return bool(refusals) and await counts(it, desiredNumberScheduled=3, currentNumberScheduled=1)
+            async def refused() -> bool:
+                refusals = [event.message for event in await it.events("FailedCreate")]
+                assert all("Error creating: " in message for message in refusals)
+                return bool(refusals) and await counts(it, desiredNumberScheduled=3, currentNumberScheduled=1)
 
-        await it.until(refused)
-        await it.client.delete(ResourceQuota, "few", "default")
-        await settled(it)
-        assert list(await on_nodes(it)) == NODES
+            await it.until(refused)
+            await it.client.delete(ResourceQuota, "few", "default")
+            await settled(it)
+            assert list(await on_nodes(it)) == NODES
 
 
 async def test_a_sync_makes_no_more_pods_than_a_burst(store: Client) -> None:
