@@ -44,6 +44,23 @@ PARTS: dict[str, Any] = {"updateStrategy": {"type": "RollingUpdate", "rollingUpd
 @pytest.mark.parametrize(
     ("kind", "spec", "status", "text", "over"),
     [
+        ("Deployment", {}, {"observedGeneration": 1}, "Waiting for deployment spec update to be observed...", False),
+        (
+            "Deployment", {"replicas": 3}, {"updatedReplicas": 1, "replicas": 4},
+            'Waiting for deployment "q" rollout to finish: 1 out of 3 new replicas have been updated...', False,
+        ),
+        (
+            "Deployment", {"replicas": 3}, {"updatedReplicas": 3, "replicas": 4},
+            'Waiting for deployment "q" rollout to finish: 1 old replicas are pending termination...', False,
+        ),
+        (
+            "Deployment", {"replicas": 3}, {"updatedReplicas": 3, "replicas": 3, "availableReplicas": 2},
+            'Waiting for deployment "q" rollout to finish: 2 of 3 updated replicas are available...', False,
+        ),
+        (
+            "Deployment", {"replicas": 3}, {"updatedReplicas": 3, "replicas": 3, "availableReplicas": 3},
+            'deployment "q" successfully rolled out', True,
+        ),
         (
             "DaemonSet", ROLLING, {"observedGeneration": 1},
             "Waiting for daemon set spec update to be observed...", False,
