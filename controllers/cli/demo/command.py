@@ -11,25 +11,41 @@ from pathlib import Path
 import click
 
 from controllers.cli.demo.lines import Lines
-from controllers.cli.demo.runner import Outcome, Step, run_steps
+from controllers.cli.demo.runner import Outcome, Step, run_steps, verdict
 from controllers.cli.demo.steps import STEPS
 from controllers.cli.demo.world import World, open_world
 from controllers.cli.logs import configure_logs
 from controllers.cli.options import KubectlCommand, global_options
 
 PAUSE = 0.45  # seconds after each detail, on a terminal
+DAY_SECONDS = 120.0
 
 
 @click.command(cls=KubectlCommand)
+@click.option("--full", is_flag=True, help="Run a small shop through a day, in two minutes.")
+@click.option(
+    "--day-seconds",
+    type=click.FloatRange(min=0),
+    help="How long the day takes at least; 0 is as fast as it can be.  [default: 120]",
+)
 @global_options
-def demo() -> int:
+def demo(full: bool, day_seconds: float | None) -> int:
     """Show a rollout, an undo and three faults, and check each step.
 
     Everything happens in this process and in a temporary directory; it ends by itself within 30 seconds, with exit
     code 1 if a step did not get where it should.
+
+    With --full it is a shop of eight parts: customers come and go and autoscalers follow, a release goes wrong and is
+    undone, a node dies, another is drained, jobs run at night. What is applied is examples/manifests/shop.
     """
     # Controllers that are cut off complain about it; here that is the plan.
     configure_logs("critical")
+    if full:
+        from controllers.cli.demo.day.command import run_day
+
+        return run_day(DAY_SECONDS if day_seconds is None else day_seconds, terminal=sys.stdout.isatty())
+    if day_seconds is not None:
+        raise click.UsageError("--day-seconds goes with --full")
     return asyncio.run(run_demo(STEPS, terminal=sys.stdout.isatty()))
 
 
@@ -66,8 +82,4 @@ def _summary(steps: Sequence[Step[World]], outcomes: Sequence[Outcome], world: W
         f"{sum(each.resumes for each in reflectors)} times one resumed, "
         f"{sum(each.relists for each in reflectors)} times one listed again"
     )
-    last = outcomes[-1]
-    lines = ["", f"the store is at revision {world.revision}; {counts}"]
-    if last.problem:
-        return [*lines, f"FAILED at step {len(outcomes)} of {len(steps)}, {last.title}: {last.problem}"]
-    return [*lines, f"all {len(steps)} steps reached what they should, in {seconds:.1f} s"]
+    return ["", f"the store is at revision {world.revision}; {counts}", verdict(len(steps), outcomes, seconds)]

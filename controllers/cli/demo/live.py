@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -29,6 +29,13 @@ AFTERGLOW = 0.8  # seconds
 _SHOWN = ("deployments.apps", "replicasets.apps", "pods", "nodes")
 _STATES = {"Running": "green", "Pending": "yellow", "Terminating": "red", "Failed": "red"}
 _COLOURS = {State.WATCHING: "green", State.RESUMING: "yellow", State.RELISTING: "magenta", State.LISTING: "cyan"}
+
+
+class Moving(Protocol):
+    """What can be drawn again and again."""
+
+    def render(self) -> RenderableType:
+        """The picture of this moment."""
 
 
 class _Recent(NamedTuple):
@@ -104,7 +111,7 @@ class Picture:
         return shown
 
     def _deployments(self) -> Table:
-        table = _table("deployment", "ready", "new", "avail")
+        table = plain_table("deployment", "ready", "new", "avail")
         for each in self._world.all(Deployment):
             raw, wanted = each.raw, each.spec.replicas
             ready = number(raw, "status", "readyReplicas")
@@ -113,7 +120,7 @@ class Picture:
         return table
 
     def _nodes(self) -> Table:
-        table = _table("node", "status", "pods")
+        table = plain_table("node", "status", "pods")
         pods = Counter(pod.spec.node_name for pod in self._world.all(Pod))
         for node in self._world.all(Node):
             status = node_status(node.raw)
@@ -123,7 +130,7 @@ class Picture:
         return table
 
     def _informers(self) -> Table:
-        table = _table("informer", "state", "at", "res/rel")
+        table = plain_table("informer", "state", "at", "res/rel")
         watchers = dict(self._world.watchers())
         for name in _SHOWN:
             informer = watchers.pop(name, None)
@@ -151,7 +158,8 @@ def _state(state: State) -> Text:
     return Text(state.name, _COLOURS.get(state, ""))
 
 
-def _table(*columns: str) -> Table:
+def plain_table(*columns: str) -> Table:
+    """Columns without lines."""
     table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
     for column in columns:
         table.add_column(column, no_wrap=True)
@@ -159,13 +167,13 @@ def _table(*columns: str) -> Table:
 
 
 @asynccontextmanager
-async def shown_live(picture: Picture, console: Console) -> AsyncIterator[None]:
-    """Redraw the picture as long as the body runs; its last state stays on the screen."""
+async def shown_live(picture: Moving, console: Console, frame: float = FRAME) -> AsyncIterator[None]:
+    """Redraw the picture as long as the body runs; its last state stays on the screen. frame: seconds of the loop."""
     with Live(picture.render(), console=console, auto_refresh=False, vertical_overflow="crop") as live:
 
         async def draw() -> None:
             while True:
-                await asyncio.sleep(FRAME)
+                await asyncio.sleep(frame)
                 live.update(picture.render(), refresh=True)
 
         drawing = asyncio.create_task(draw(), name="demo picture")

@@ -97,3 +97,11 @@ async def run_steps(
         if problem:
             break
     return outcomes
+
+
+def verdict(steps: int, outcomes: Sequence[Outcome], seconds: float) -> str:
+    """The last line."""
+    last = outcomes[-1]
+    if last.problem:
+        return f"FAILED at step {len(outcomes)} of {steps}, {last.title}: {last.problem}"
+    return f"all {steps} steps reached what they should, in {seconds:.1f} s"

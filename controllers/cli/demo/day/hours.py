@@ -16,7 +16,7 @@ from controllers.batch.stock import final_condition
 from controllers.batch.types import Job
 from controllers.cli.columns.nodes import node_status
 from controllers.cli.columns.pods import pod_status
-from controllers.cli.demo.day.shop import NAMESPACE, Shop, now
+from controllers.cli.demo.day.shop import Shop, now
 from controllers.cli.demo.manifests import find_manifests
 from controllers.cli.demo.runner import Step, StepFailed, Tell
 from controllers.cli.kinds import Kinds
@@ -73,10 +73,10 @@ async def customers_come(shop: Shop, tell: Tell) -> None:
 
 
 async def bad_release(shop: Shop, tell: Tell) -> None:
-    """A release that crashes gets nowhere, harms nobody, and is undone."""
+    """A release that cannot be pulled gets nowhere, harms nobody, and is undone."""
     before = replicas(shop, "web")
     least = Least(shop, "web")
-    await release(shop, BAD, {SIMULATE: "crash-loop"})
+    await release(shop, BAD, {SIMULATE: "image-pull-back-off"})
     await tell(f"{BAD} is rolled out")
 
     def stuck() -> bool:
@@ -135,9 +135,7 @@ async def lose_a_node(shop: Shop, tell: Tell) -> None:
     if {claim.name: claim.metadata.uid for claim in shop.all(PersistentVolumeClaim)} != claims:
         raise StepFailed("the database has other volumes")
     home = shop.get(Pod, member.name).spec.node_name
-    await tell(
-        f"five minutes later its pods are replaced; {member.name} is on {home}, with the same volume"
-    )
+    await tell(f"five minutes later its pods are replaced; {member.name} is on {home}, with the same volume")
     shop.workloads.nodes.revive(victim)
     await shop.until("the node back", lambda: node(shop, victim).ready and daemons_ready(shop), 5)
     await tell(f"{victim} is back")
@@ -333,6 +331,3 @@ def node(shop: Shop, name: str) -> Node:
 def shown(counts: Counter[str]) -> str:
     """`3 Running, 1 Pending`."""
     return ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
-
-
-__all__ = ["HOURS", "NAMESPACE"]
