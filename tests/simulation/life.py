@@ -64,6 +64,8 @@ class User:
     """What `add_workloads` is given."""
 
     it: Cluster
+    client: ObjectClient
+    """The user's own way to the store, the same for all its life: uids are drawn from its randomness."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -72,10 +74,9 @@ class User:
         self.clusters: list[Cluster] = []
         self.deleted: set[str] = set()  # uids of the pods that users deleted
 
-    @property
-    def client(self) -> ObjectClient:
-        """The user's own way to the store."""
-        return self.it.client
+    def make_client(self, store: Client) -> ObjectClient:
+        """Called once, at the beginning."""
+        return ObjectClient(store, now=virtual_now, rng=random.Random(f"{self.seed}/uids"))
 
     async def begin(self) -> None:
         """Make what the life is about."""
@@ -156,6 +157,7 @@ async def live(
     Whether nodes die is the user's doing. Raises TimeoutError if the end does not come.
     """
     life = Life(user)
+    user.client = user.make_client(store)
     lives = _Processes(store, life, faults, leaders)
     async with asyncio.TaskGroup() as group:
         for number in range(1, leaders + 1):

@@ -11,11 +11,10 @@ import pytest
 from controllers.apps.daemonset.types import DaemonSet
 from controllers.core.types import Node, Pod
 from controllers.simulation.client import NO_FAULTS
-from informer.client import ObjectClient
 from informer.errors import AlreadyExists, Conflict, NotFound
 from kvstore.api import Client
 from tests.controllers.apps.daemonsets import daemon_set, rolling, surging, taint
-from tests.controllers.cluster import Revision, history, virtual_now
+from tests.controllers.cluster import Revision, history
 from tests.simulation import daemonset_invariants as invariants
 from tests.simulation.invariants import check_owned
 from tests.simulation.life import Life, User, live, seeds, undisturbed
@@ -120,9 +119,7 @@ class DaemonSets(User):
 
     async def toggle_ghost(self) -> None:
         try:
-            # The uids of `self.client` begin anew with each process.
-            client = ObjectClient(self.it.store, now=virtual_now, rng=self.rng)
-            ghost = await client.create(Node(name="ghost"))
+            ghost = await self.client.create(Node(name="ghost"))
             ghost.raw["status"] = {"conditions": [{"type": "Ready", "status": "False"}]}
             await self.client.update_status(ghost)
         except AlreadyExists:

@@ -47,12 +47,11 @@ class Owners(User):
         self.uids: set[str] = set()  # of what users have asked to go
         self.own_rng = random.Random(f"{seed}/uids")
 
-    @property
-    def client(self) -> ObjectClient:
-        """As the command line's, and never two of the same uid, whatever process is begun again."""
+    def make_client(self, store: Client) -> ObjectClient:
+        """As the command line's."""
         admission = Admission()
-        add_builtin_admission(admission, StoreLookups(ObjectClient(self.it.store)))
-        return ObjectClient(self.it.store, now=virtual_now, rng=self.own_rng, admission=admission)
+        add_builtin_admission(admission, StoreLookups(ObjectClient(store)))
+        return ObjectClient(store, now=virtual_now, rng=self.own_rng, admission=admission)
 
     async def begin(self) -> None:
         await self.client.create(crd_for(Gadget))

@@ -3,7 +3,6 @@ volume, and nothing in use goes."""
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
@@ -12,10 +11,9 @@ from controllers.core.types import PersistentVolumeClaim, Pod
 from controllers.storage.matching import claims_of
 from controllers.storage.types import PersistentVolume
 from informer import patch
-from informer.client import ObjectClient
 from informer.errors import AlreadyExists, Invalid, NotFound
 from kvstore.api import Client
-from tests.controllers.cluster import Revision, history, virtual_now
+from tests.controllers.cluster import Revision, history
 from tests.controllers.storage.volumes import claim, user_of, volume
 from tests.simulation.invariants import check_owned
 from tests.simulation.life import Life, User, live, seeds, undisturbed
@@ -31,15 +29,6 @@ ACTIONS = ("claim", "unclaim", "use", "delete pod", "grow", "delete volume", "ki
 
 class Claimants(User):
     """Claims of both sorts, pods that use them, and disks that somebody else made."""
-
-    _own: ObjectClient | None = None
-
-    @property
-    def client(self) -> ObjectClient:
-        """One for all its life: every process has another cluster, and uids must not come again."""
-        if self._own is None:
-            self._own = ObjectClient(self.it.store, now=virtual_now, rng=random.Random(f"{self.seed}/uids"))
-        return self._own
 
     async def begin(self) -> None:
         for name, size in zip(DISKS, ("2Gi", "20Gi"), strict=True):
