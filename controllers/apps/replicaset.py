@@ -26,7 +26,6 @@ from informer.errors import ApiError, NamespaceTerminating
 
 WORKERS = 5  # kube-controller-manager's --concurrent-replicaset-syncs
 BURST = 500  # kube-controller-manager's BurstReplicas: creates or deletes in one sync
-SLOW_START = 1  # its SlowStartInitialBatchSize
 
 REPLICA_FAILURE = "ReplicaFailure"
 

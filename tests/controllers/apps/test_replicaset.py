@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from controllers.apps.replicaset import slow_start
 from controllers.apps.types import ReplicaSet
+from controllers.core.pod_control import slow_start
 from controllers.core.types import Pod
 from informer.errors import Conflict
 from kvstore.api import Client, Op, TxnResponse
