@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from controllers.claiming import claim, selecting
 from controllers.conditions import find_condition, new_condition, set_condition, without_condition
 from controllers.context import Context
 from controllers.core.events import EventBroadcaster
+from controllers.core.pod_control import PodControl, first_error, slow_start
 from controllers.core.pods import CONTROLLER_INDEX, PodView, controller_index, decode_pod, seconds_until_available
 from controllers.core.types import Pod
 from controllers.decoded import Decoded
@@ -22,7 +23,7 @@ from controllers.owners import controller_of, set_controller_reference
 from controllers.reconcile import Request, Result
 from informer import patch
 from informer.cache import Stored
-from informer.errors import ApiError, NamespaceTerminating
+from informer.errors import ApiError
 
 WORKERS = 5  # kube-controller-manager's --concurrent-replicaset-syncs
 BURST = 500  # kube-controller-manager's BurstReplicas: creates or deletes in one sync
@@ -44,7 +45,7 @@ class ReplicaSetController:
 
     def __init__(self, manager: Manager, events: EventBroadcaster, *, burst: int = BURST) -> None:
         self._manager = manager
-        self._recorder = events.recorder("replicaset-controller")
+        self._control = PodControl(events.recorder("replicaset-controller"))
         self._burst = burst
         # Request -> pod key -> (revision, view): pods that did not change are not decoded again.
         self._pods = Decoded(decode_pod)
@@ -89,31 +90,14 @@ class ReplicaSetController:
         if missing > 0:
             model = pod_of(rs)
             # `create` stores a copy, so all can be made of one.
-            failure = await slow_start(min(missing, self._burst), lambda: self._create(ctx, rs, model))
+            failure = await slow_start(min(missing, self._burst), lambda: self._control.create(ctx, rs, model))
         elif missing < 0:
             count = min(-missing, self._burst)
             chosen = pods_to_delete(active, self._related(ctx, rs, active), count, ctx.now())
-            results = await asyncio.gather(*(self._delete(ctx, rs, pod) for pod in chosen), return_exceptions=True)
-            failure = _first_error(results)
+            deletions = (self._control.delete(ctx, rs, pod.name, pod.uid) for pod in chosen)
+            results = await asyncio.gather(*deletions, return_exceptions=True)
+            failure = first_error(results)
         return failure
-
-    async def _create(self, ctx: Context, rs: ReplicaSet, model: Pod) -> None:
-        try:
-            pod = await ctx.create(model)
-        except NamespaceTerminating:
-            return  # it takes no pods any more, and its own end is near
-        except ApiError as error:
-            self._recorder.event(rs, "Warning", "FailedCreate", f"Error creating: {error}")
-            raise
-        self._recorder.event(rs, "Normal", "SuccessfulCreate", f"Created pod: {pod.name}")
-
-    async def _delete(self, ctx: Context, rs: ReplicaSet, pod: PodView) -> None:
-        try:
-            await ctx.delete(Pod, pod.name, rs.namespace, uid=pod.uid)
-        except ApiError as error:
-            self._recorder.event(rs, "Warning", "FailedDelete", f"Error deleting: {error}")
-            raise
-        self._recorder.event(rs, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.name}")
 
     def _related(self, ctx: Context, rs: ReplicaSet, active: list[PodView]) -> list[PodView]:
         """The active pods of all ReplicaSets of the same owner, this one's among them."""
@@ -193,30 +177,3 @@ def next_status(
     if conditions:
         status["conditions"] = conditions
     return status, after
-
-
-async def slow_start(count: int, create: Callable[[], Awaitable[None]], initial: int = SLOW_START) -> ApiError | None:
-    """Do it `count` times, 1, 2, 4, ... at once; the batch in which one fails is the last. The first error, or None.
-
-    A namespace that takes no pods thus costs one try, not hundreds. Cancelling it cancels the calls in progress.
-    """
-    size = initial
-    while count > 0:
-        size = min(size, count)
-        failure = _first_error(await asyncio.gather(*(create() for _ in range(size)), return_exceptions=True))
-        if failure is not None:
-            return failure
-        count -= size
-        size *= 2
-    return None
-
-
-def _first_error(results: Iterable[BaseException | None]) -> ApiError | None:
-    """The first error of the object client's; any other one is raised."""
-    found: ApiError | None = None
-    for result in results:
-        if isinstance(result, ApiError):
-            found = found or result
-        elif result is not None:
-            raise result
-    return found

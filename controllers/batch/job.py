@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from controllers.apps.ranking import compare
-from controllers.apps.replicaset import slow_start
 from controllers.batch import stock
 from controllers.batch.backoff import Backoff
 from controllers.batch.pods import (
@@ -33,6 +32,7 @@ from controllers.claiming import claim, selecting
 from controllers.conditions import find_condition, new_condition
 from controllers.context import Context
 from controllers.core.events import EventBroadcaster
+from controllers.core.pod_control import PodControl, first_error, slow_start
 from controllers.core.pods import CONTROLLER_INDEX, controller_index
 from controllers.core.types import Pod
 from controllers.decoded import Decoded
@@ -42,7 +42,7 @@ from controllers.reconcile import Request, Result
 from informer import patch
 from informer.cache import Stored
 from informer.codecs import format_time
-from informer.errors import ApiError, Conflict, NamespaceTerminating, NotFound
+from informer.errors import ApiError, Conflict, NotFound
 from informer.selectors import Selector
 
 WORKERS = 5  # kube-controller-manager's --concurrent-job-syncs
@@ -69,6 +69,7 @@ class JobController:
     def __init__(self, manager: Manager, events: EventBroadcaster, *, burst: int = BURST) -> None:
         self._manager = manager
         self._recorder = events.recorder("job-controller")
+        self.control = PodControl(self._recorder)
         self._burst = burst
         # uid of a Job -> its failures; after a restart they are read from the pods that are there.
         self._backoffs: dict[Request, tuple[str, Backoff]] = {}
@@ -195,7 +196,7 @@ class _Sync:
         results = await asyncio.gather(
             *(release(self._ctx, pod.name, job.namespace or "", pod.uid) for pod in released), return_exceptions=True
         )
-        failure = _first_error(results) or done.failure
+        failure = first_error(results) or done.failure
         waiting = {pod.uid for pod in self._pods if pod.tracked} - {
             pod.uid for pod, result in zip(released, results, strict=True) if result is None
         }
@@ -279,20 +280,12 @@ class _Sync:
         return pod_of(self._job, index, (last.failures + (not ignored), passed + ignored))
 
     async def _create(self, model: Pod, done: _Managed) -> None:
-        try:
-            pod = await self._ctx.create(model)
-        except NamespaceTerminating:
-            return  # it takes no pods any more, and its own end is near
-        except ApiError as error:
-            self._controller.event(self._job, "Warning", "FailedCreate", f"Error creating: {error}")
-            raise
-        done.created += 1
-        self._controller.event(self._job, "Normal", "SuccessfulCreate", f"Created pod: {pod.name}")
+        done.created += await self._controller.control.create(self._ctx, self._job, model)
 
     async def _delete_uncounted(self, pods: Sequence[JobPod], done: _Managed) -> None:
         """Delete pods that are not to count as failed: their finalizers go first."""
         results = await asyncio.gather(*(self._drop(pod) for pod in pods), return_exceptions=True)
-        done.failure = _first_error(results)
+        done.failure = first_error(results)
         self._deleted([pod for pod, result in zip(pods, results, strict=True) if result is None], done)
 
     async def _drop(self, pod: JobPod) -> None:
@@ -311,12 +304,7 @@ class _Sync:
         await self._delete(pod)
 
     async def _delete(self, pod: JobPod) -> None:
-        try:
-            await self._ctx.delete(Pod, pod.name, self._job.namespace, uid=pod.uid)
-        except ApiError as error:
-            self._controller.event(self._job, "Warning", "FailedDelete", f"Error deleting: {error}")
-            raise
-        self._controller.event(self._job, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.name}")
+        await self._controller.control.delete(self._ctx, self._job, pod.name, pod.uid)
 
     def _give_up_active(self, verdict: Verdict | None) -> None:
         """The Job ends or goes, and what still runs with it. When it fails they have all failed."""
@@ -339,7 +327,7 @@ class _Sync:
 
     async def _delete_active(self, done: _Managed) -> None:
         results = await asyncio.gather(*(self._delete(pod) for pod in done.active), return_exceptions=True)
-        done.failure = _first_error(results) or done.failure
+        done.failure = first_error(results) or done.failure
         self._deleted([pod for pod, result in zip(done.active, results, strict=True) if result is None], done)
 
     @staticmethod
@@ -432,13 +420,3 @@ async def release(ctx: Context, name: str, namespace: str, uid: str) -> None:
         else:
             return
     raise Conflict(f'pods "{name}" keeps changing, its finalizer is still there')
-
-
-def _first_error(results: Iterable[BaseException | None]) -> ApiError | None:
-    found: ApiError | None = None
-    for result in results:
-        if isinstance(result, ApiError):
-            found = found or result
-        elif result is not None:
-            raise result
-    return found

@@ -14,11 +14,11 @@ from controllers.apps.daemonset.rolling import roll
 from controllers.apps.daemonset.situation import Plan, Situation, next_status, situation_of
 from controllers.apps.daemonset.types import DaemonSet
 from controllers.apps.history import REVISION_HASH, claimed_revisions, truncate_history, update_revision
-from controllers.apps.replicaset import slow_start
 from controllers.apps.types import ControllerRevision
 from controllers.claiming import claim, selecting
 from controllers.context import Context
 from controllers.core.events import EventBroadcaster
+from controllers.core.pod_control import PodControl, first_error, slow_start
 from controllers.core.pods import CONTROLLER_INDEX, controller_index
 from controllers.core.types import Node, Pod
 from controllers.decoded import Decoded
@@ -42,6 +42,7 @@ class DaemonSetController:
     def __init__(self, manager: Manager, events: EventBroadcaster, *, burst: int = BURST) -> None:
         self._manager = manager
         self._recorder = events.recorder("daemonset-controller")
+        self._control = PodControl(self._recorder)
         self._burst = burst
         self._pods = Decoded(decode_daemon_pod)
         self._nodes = KnownNodes()
@@ -97,7 +98,10 @@ class DaemonSetController:
             # Its revisions may be gone already, or somebody else's.
             return None
         revisions = await claimed_revisions(ctx, ds, ds.spec.selector)
-        current, collisions = await update_revision(ctx, ds, revisions, ds.status.collision_count or 0)
+        try:
+            current, collisions = await update_revision(ctx, ds, revisions, ds.status.collision_count or 0)
+        except NamespaceTerminating:
+            return None  # it takes nothing new any more, and its own end is near
         claimed = await claim(ctx, ds, Pod, ds.spec.selector)
         places = self._judge(ds, request).of(self._nodes.of(ctx.stored(Node)))
         pods = self._pods.of(request, claimed)
@@ -159,28 +163,10 @@ class DaemonSetController:
             maker = PodMaker(ds, found.revision_hash)
             nodes = iter(plan.create[: self._burst])
             count = min(len(plan.create), self._burst)
-            failure = await slow_start(count, lambda: self._create(ctx, ds, maker.pod_for(next(nodes))))
-        deletions = (self._delete(ctx, ds, pod) for pod in plan.delete[: self._burst])
+            failure = await slow_start(count, lambda: self._control.create(ctx, ds, maker.pod_for(next(nodes))))
+        deletions = (self._control.delete(ctx, ds, pod.name, pod.uid) for pod in plan.delete[: self._burst])
         results = await asyncio.gather(*deletions, return_exceptions=True)
-        return failure or _first_error(results)
-
-    async def _create(self, ctx: Context, ds: DaemonSet, model: Pod) -> None:
-        try:
-            pod = await ctx.create(model)
-        except NamespaceTerminating:
-            return  # it takes no pods any more, and its own end is near
-        except ApiError as error:
-            self._recorder.event(ds, "Warning", "FailedCreate", f"Error creating: {error}")
-            raise
-        self._recorder.event(ds, "Normal", "SuccessfulCreate", f"Created pod: {pod.name}")
-
-    async def _delete(self, ctx: Context, ds: DaemonSet, pod: DaemonPod) -> None:
-        try:
-            await ctx.delete(Pod, pod.name, ds.namespace, uid=pod.uid)
-        except ApiError as error:
-            self._recorder.event(ds, "Warning", "FailedDelete", f"Error deleting: {error}")
-            raise
-        self._recorder.event(ds, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.name}")
+        return failure or first_error(results)
 
     @staticmethod
     async def _clean_up(
@@ -195,14 +181,3 @@ class DaemonSetController:
 def hash_of(revision: ControllerRevision) -> str:
     """What the pods of a revision are labelled with."""
     return revision.metadata.labels.get(REVISION_HASH) or revision.name
-
-
-def _first_error(results: Iterable[BaseException | None]) -> ApiError | None:
-    """The first error of the object client's; any other one is raised."""
-    found: ApiError | None = None
-    for result in results:
-        if isinstance(result, ApiError):
-            found = found or result
-        elif result is not None:
-            raise result
-    return found

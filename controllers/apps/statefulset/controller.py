@@ -13,7 +13,6 @@ from controllers.apps.history import (
     truncate_history,
     update_revision,
 )
-from controllers.apps.replicaset import slow_start
 from controllers.apps.statefulset import claims
 from controllers.apps.statefulset.plan import Plan, Wish, make_plan
 from controllers.apps.statefulset.pods import (
@@ -34,6 +33,7 @@ from controllers.apps.types import ControllerRevision
 from controllers.claiming import claim, selecting
 from controllers.context import Context
 from controllers.core.events import EventBroadcaster, EventType
+from controllers.core.pod_control import slow_start
 from controllers.core.pods import CONTROLLER_INDEX, controller_index
 from controllers.core.types import PersistentVolumeClaim, Pod
 from controllers.decoded import Decoded
@@ -42,7 +42,7 @@ from controllers.manager import Manager
 from controllers.reconcile import Request, Result
 from informer import patch
 from informer.cache import Stored
-from informer.errors import AlreadyExists, ApiError, Conflict, NotFound
+from informer.errors import AlreadyExists, ApiError, Conflict, NamespaceTerminating, NotFound
 
 T = TypeVar("T")
 
@@ -111,7 +111,10 @@ class StatefulSetController:
             return is_member(sts, stored.name)
 
         pods = self._pods.of(request, await claim(ctx, sts, Pod, sts.spec.selector, only=member))
-        after, failure = await _Sync(ctx, self._tell, sts, pods, revisions).run()
+        try:
+            after, failure = await _Sync(ctx, self._tell, sts, pods, revisions).run()
+        except NamespaceTerminating:
+            return None  # it takes nothing new any more, and its own end is near
         if failure is not None:
             raise failure
         return None if after is None else Result(requeue_after=after)
@@ -159,6 +162,8 @@ class _Sync:
             wish = Wish.of(sts, current, update)
             try:
                 await self._carry_out(wish, make_plan(wish, self._pods, self._is_stale, now), templates)
+            except NamespaceTerminating:
+                raise
             except ApiError as error:
                 failure = error
         after = await self._write_status(current, update, collisions)
@@ -189,6 +194,8 @@ class _Sync:
         try:
             await self._make_claims(ordinal, None)
             await self._ctx.create(pod)
+        except NamespaceTerminating:
+            raise
         except AlreadyExists as error:
             # An earlier pod that goes, or somebody else's. Kubernetes tells nothing of it either.
             raise Conflict(str(error)) from None
@@ -247,6 +254,8 @@ class _Sync:
                 made = claims.claim_of(sts, template, ordinal)
                 try:
                     await self._ctx.create(made)
+                except NamespaceTerminating:
+                    raise
                 except AlreadyExists as error:
                     raise Conflict(str(error)) from None
                 except ApiError as error:
