@@ -16,6 +16,8 @@ from informer.client import ObjectClient
 from informer.errors import Forbidden, NamespaceTerminating, NotFound
 from informer.resources import Resource, Scheme
 from kvstore.api import Client, prefix_end
+from tests.controllers.apps.daemonsets import daemon_set
+from tests.controllers.apps.statefulsets import web
 from tests.controllers.batch.jobs import cron_job
 from tests.controllers.cluster import Cluster, cluster, history, nginx, virtual_now
 
@@ -257,12 +259,15 @@ async def test_controllers_that_cannot_create_there_any_more_say_nothing(store: 
     async with cluster(store, **FAST) as it:
         await it.client.create(Namespace(name="shop"))
         await it.client.create(shop(replicas=2))
-        await pods_run(it, 2)
+        for made in (web(2, name="db"), daemon_set()):
+            made.raw["metadata"]["namespace"] = "shop"
+            await it.client.create(made)
+        await pods_run(it, 5)
         before = it.manager.statistics().controllers
         await it.client.delete(Namespace, "shop")
         await gone(it)
         after = it.manager.statistics().controllers
-        for name in ("deployment", "replicaset"):
+        for name in ("deployment", "replicaset", "statefulset", "daemonset"):
             assert after[name].outcomes.get("error", 0) == before[name].outcomes.get("error", 0)
         assert all("FailedCreate" not in event.reason for event in await it.client.list(Event))
 
