@@ -55,9 +55,21 @@ def making_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def command(*args: Any, namespace: str | None, dry_run: bool, output: str | None, **kwargs: Any) -> Any:
-        parent = click.get_current_context().parent
-        if namespace is None and parent is not None:  # `create -n shop deployment web`
-            namespace = parent.params.get("namespace")
-        return function(*args, making=Making(namespace, dry_run, output), **kwargs)
+        made = Making(
+            namespace or _said_before("namespace"),
+            dry_run or bool(_said_before("dry_run")),
+            output or _said_before("output"),
+        )
+        return function(*args, making=made, **kwargs)
 
     return namespace_option(dry_run_option(output_option(command)))
+
+
+def _said_before(option: str) -> Any:
+    """What an option of a group is, as in `create -n shop --dry-run=client deployment web`; None if not given."""
+    context = click.get_current_context().parent
+    while context is not None:
+        if value := context.params.get(option):
+            return value
+        context = context.parent
+    return None

@@ -51,6 +51,16 @@ def test_a_deployment(cli: Cli) -> None:
     assert cli("create", "deploy", "b", "--image=b", "--dry-run").out == "deployment.apps/b created (dry run)\n"
 
 
+def test_options_may_stand_before_the_kind(cli: Cli) -> None:
+    shared = ("-n", "kube-system", "--dry-run=client")
+    assert cli("create", *shared, "deployment", "b", "--image=b").out == "deployment.apps/b created (dry run)\n"
+    assert cli("create", *shared, "secret", "generic", "b").out == "secret/b created (dry run)\n"
+    assert cli("get", "deploy,secrets", "-A", "-o", "name").out == ""
+    made = cli("create", "-n", "kube-system", "-o", "name", "secret", "generic", "b", "--from-literal=a=b")
+    assert (made.out, made.err) == ("secret/b\n", "")
+    assert cli("get", "secrets", "-n", "kube-system", "-o", "name").out == "secret/b\n"
+
+
 @pytest.mark.parametrize(
     ("image", "name"),
     [
