@@ -25,7 +25,7 @@ from controllers.cli.session import Session, with_session
 from controllers.cli.targets import kind_reference, read_targets
 from controllers.cli.telling import dry_run_option
 from informer.cache import Cache
-from informer.errors import NotFound
+from informer.errors import ApiError, NotFound, Unreachable
 from informer.resources import Resource
 
 QUIET = 2.0  # seconds to wait before saying what is waited for
@@ -86,9 +86,10 @@ async def delete(
     )
     for target in targets:
         fields.check(target.cls)
-    listed, problems = await read_targets(session.objects, targets, selector)
+    listed, missing = await read_targets(session.objects, targets, selector)
     found = [obj for obj in listed if fields.matches(type(obj), obj.raw)]
     grace = 0 if force else 1 if immediately else grace_period
+    problems: list[str] = []
     remaining: list[Resource] = []
     for obj in found:
         if dry_run:
@@ -104,16 +105,26 @@ async def delete(
                 grace_seconds=grace,
             )
         except NotFound as error:
+            missing.append(str(error))
+            continue
+        except Unreachable as error:
+            raise CliError(*problems, str(error)) from error
+        except ApiError as error:
             problems.append(str(error))
             continue
         click.echo(f'{kind_reference(type(obj))} "{obj.name}" {"force " if force else ""}deleted')
         if deleted.object is not None:
             remaining.append(obj)
-    if not found and not problems:
+    if not found and not missing:
         click.echo("No resources found", err=True)
+    if not ignore_not_found:
+        problems = [*missing, *problems]
     if wait and remaining:
-        await _wait(session, remaining, timeout or None)
-    if problems and not ignore_not_found:
+        try:
+            await _wait(session, remaining, timeout or None)
+        except CliError as error:
+            problems += error.lines
+    if problems:
         raise CliError(*problems)
     return 0
 

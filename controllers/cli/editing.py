@@ -9,7 +9,7 @@ from controllers.cli.errors import CliError
 from controllers.cli.session import Session
 from controllers.cli.targets import reference
 from controllers.cli.telling import tell
-from informer.errors import ApiError, Conflict
+from informer.errors import ApiError, Conflict, Unreachable
 from informer.resources import Resource
 
 R = TypeVar("R", bound=Resource)
@@ -63,6 +63,8 @@ async def edit_each(
             stored = await edit(session, obj, change, tries=tries, dry_run=dry_run)
         except CliError as error:
             told += error.lines
+        except Unreachable as error:  # nor would the others get an answer
+            raise CliError(*told, f"{reference(obj)}: {error}") from error
         except ApiError as error:
             told.append(f"{reference(obj)}: {error}")
         else:

@@ -36,6 +36,16 @@ def test_those_of_the_system_take_objects_from_the_start_and_cannot_be_deleted(c
         assert f'namespaces "{name}" is forbidden: this namespace may not be deleted' in done.err
 
 
+def test_one_that_cannot_be_deleted_keeps_no_other(cli: Cli) -> None:
+    for name in ("default", "shop"):
+        cli("create", "ns", name)
+    done = cli("delete", "namespace", "default", "nosuch", "shop", "--no-wait", "--ignore-not-found")
+    assert done.out == 'namespace "shop" deleted\n'
+    assert 'namespaces "default" is forbidden: this namespace may not be deleted' in done.err
+    assert "nosuch" not in done.err
+    assert done.code == 1
+
+
 def test_one_that_is_being_deleted_takes_nothing_more(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "shop.yaml"
     file.write_text(f"{SPACE}---\n{CONFIG % ('web', 'shop')}")
