@@ -71,8 +71,9 @@ def add_workloads(
     metrics: MetricsSource | None = None,
     scheduler_plugins: Sequence[Plugin] | None = None,
 ) -> Workloads:
-    """Add the controllers of Deployments, ReplicaSets, StatefulSets, Jobs and CronJobs, the scheduler, the garbage
-    collector and simulated nodes.
+    """Add the controllers of workloads (Deployments, ReplicaSets, StatefulSets, DaemonSets, Jobs, CronJobs), Services,
+    autoscalers, budgets, volumes, namespaces, quotas and the life of nodes, the scheduler, the garbage collector,
+    admission and simulated nodes.
 
     nodes: how many, named node-1, node-2, ... stages: how pods behave on them: YAML files, directories of such, and the
     sets "general" (which is there unless "fast" is named), "fast" and "chaos"; StageError if they make no sense. Delays

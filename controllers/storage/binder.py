@@ -20,7 +20,7 @@ from controllers.finalizers import add_finalizer, has_finalizer, remove_finalize
 from controllers.manager import Manager
 from controllers.reconcile import Request
 from controllers.storage.classes import STANDARD, default_class, default_of
-from controllers.storage.matching import best, problem_of, refers_to, requested, size_of
+from controllers.storage.matching import NO_PROVISIONER, best, problem_of, refers_to, requested, size_of
 from controllers.storage.protection import CLAIM_FINALIZER, VOLUME_FINALIZER, UsersOfClaims
 from controllers.storage.types import PersistentVolume, StorageClass
 from informer import patch
@@ -35,7 +35,6 @@ BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
 BOUND_BY_CONTROLLER = "pv.kubernetes.io/bound-by-controller"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
 PROVISIONER = "volume.kubernetes.io/storage-provisioner"
-NO_PROVISIONER = "kubernetes.io/no-provisioner"
 
 # Indexes: free volumes and claims that wait, by class; volumes by their claim.
 FREE = "free volumes"

@@ -15,6 +15,8 @@ from informer.selectors import Selector
 
 Raw = dict[str, Any]
 
+NO_PROVISIONER = "kubernetes.io/no-provisioner"
+
 _CLAIM = b'"persistentVolumeClaim"'
 
 
@@ -100,6 +102,8 @@ class _Metadata(msgspec.Struct, rename="camel"):
 
 class _ClaimSpec(msgspec.Struct, rename="camel"):
     volume_name: str = ""
+    storage_class_name: str | None = None
+    selector: msgspec.Raw = msgspec.Raw()
 
 
 class _Status(msgspec.Struct):
@@ -112,15 +116,21 @@ class _Claim(msgspec.Struct):
     status: _Status = msgspec.field(default_factory=_Status)
 
 
+class _Class(msgspec.Struct, rename="camel"):
+    provisioner: str = ""
+    volume_binding_mode: str = "Immediate"
+
+
 _decode_claim = msgspec.json.Decoder(_Claim).decode
+_decode_class = msgspec.json.Decoder(_Class).decode
+
+Lookup = Callable[[str], Stored | None]
 
 
-def unmet_claim(
-    names: Iterable[str], claim: Callable[[str], Stored | None], volume: Callable[[str], Stored | None]
-) -> str:
+def unmet_claim(names: Iterable[str], claim: Lookup, volume: Lookup, storage_class: Lookup) -> str:
     """Why a pod that uses these claims cannot be scheduled, in kube-scheduler's words; "" if it can.
 
-    claim: one of the pod's namespace by its name. volume: one by its name.
+    claim: one of the pod's namespace by its name. volume, storage_class: one by its name.
     """
     for name in names:
         stored = claim(name)
@@ -132,7 +142,19 @@ def unmet_claim(
         if found.status.phase == "Lost":
             return f'persistentvolumeclaim "{name}" bound to non-existent persistentvolume "{found.spec.volume_name}"'
         if found.status.phase != "Bound":
-            return "pod has unbound immediate PersistentVolumeClaims"
-        if volume(found.spec.volume_name) is None:
+            if problem := _unbound(found.spec, storage_class):
+                return problem
+        elif volume(found.spec.volume_name) is None:
             return f'persistentvolumeclaim "{name}" bound to non-existent persistentvolume "{found.spec.volume_name}"'
+    return ""
+
+
+def _unbound(claim: _ClaimSpec, storage_class: Lookup) -> str:
+    """Why a pod waits for this claim. It does not if the claim waits for the pod, and its volume will be made."""
+    stored = storage_class(claim.storage_class_name or "")
+    found = _decode_class(stored.data) if stored is not None else _Class()
+    if claim.volume_name or found.volume_binding_mode != "WaitForFirstConsumer":
+        return "pod has unbound immediate PersistentVolumeClaims"
+    if claim.selector or found.provisioner == NO_PROVISIONER:
+        return "node(s) didn't find available persistent volumes to bind"
     return ""

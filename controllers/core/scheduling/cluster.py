@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from controllers.core.scheduling.node import NodeInfo, count
 from controllers.core.scheduling.pod import PodInfo, Traits
+from informer.cache import Stored
+from informer.resources import Resource
+
+Lookup = Callable[[type[Resource], str], Stored | None]
 
 
 class Group:
@@ -52,10 +56,12 @@ class Cluster:
 
     Invariants (`_check`): what a node counts is the sum over the pods noted on it; so is what a group counts; `nodes`
     are those that exist, `tainted` and `cordoned` those of them that are; a pod is noted or nominated, never both.
-    version changes with everything that could change a decision, layout with the nodes and their labels.
+    version changes with everything that could change a decision, layout with the nodes and their labels. stored: finds
+    an object of another kind by its key.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stored: Lookup = lambda cls, key: None) -> None:
+        self.stored = stored
         self.version = self.layout = 0
         self.nodes: list[NodeInfo] = []
         self.tainted: set[str] = set()
@@ -227,6 +233,10 @@ class Cluster:
             self._namespaces.pop(name, None)
         else:
             self._namespaces[name] = labels
+        self.version += 1
+
+    def volumes_changed(self) -> None:
+        """Claims, volumes or storage classes are not what they were."""
         self.version += 1
 
     def namespace_labels(self, name: str) -> Mapping[str, str]:

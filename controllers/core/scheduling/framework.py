@@ -32,6 +32,7 @@ class Change(enum.Enum):
     POD_GONE = "a pod left its node"
     POD_PLACED = "a pod got a node"
     NAMESPACE = "a namespace came or changed"
+    VOLUME = "a claim, a volume or a storage class came or changed"
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
@@ -61,8 +62,9 @@ class Plugin:
         """What it is called."""
         return type(self).__name__
 
-    def filter(self, pod: PodInfo, cluster: Cluster) -> Filter | None:
-        """A function that says why a node cannot take the pod, None if it can. None: all nodes can."""
+    def filter(self, pod: PodInfo, cluster: Cluster) -> Filter | Refusal | None:
+        """A function that says why a node cannot take the pod, None if it can. None: all nodes can. A refusal: none
+        can, whatever the node, as by kube-scheduler's PreFilter."""
         return None
 
     def score(self, pod: PodInfo, cluster: Cluster) -> Score | None:

@@ -20,14 +20,20 @@ class Unschedulable(Exception):
     """No node takes the pod; the text says how many refused it why.
 
     refusals: by node. woken_by: what may change that. Nodes that the pod's affinity does not name are not in it.
+    everywhere: why it is refused whatever the node.
     """
 
-    def __init__(self, nodes: int, refusals: dict[str, Refusal], woken_by: frozenset[Change]) -> None:
+    def __init__(
+        self, nodes: int, refusals: dict[str, Refusal], woken_by: frozenset[Change], everywhere: Refusal | None = None
+    ) -> None:
         self.nodes = nodes
         self.refusals = refusals
         self.woken_by = woken_by
         if not nodes:
             super().__init__("no nodes available to schedule pods")
+            return
+        if everywhere is not None:
+            super().__init__(f"0/{nodes} nodes are available: {', '.join(everywhere.reasons)}.")
             return
         others = nodes - len(refusals)
         told = [*refusals.values(), *([NOT_LOOKED_AT] * others)]
@@ -101,6 +107,8 @@ class Placer:
         found = []
         for plugin in self._plugins:
             accept = plugin.filter(pod, self._cluster)
+            if isinstance(accept, Refusal):
+                raise Unschedulable(len(self._cluster.nodes), {}, plugin.woken_by | {Change.NODE}, accept)
             if accept is not None:
                 found.append((plugin, accept))
         return found

@@ -53,7 +53,8 @@ class Needs(msgspec.Struct, frozen=True, eq=False):
     """What a pod spec asks for. One object for all pods of the same spec. cpu in millicores, memory in bytes.
 
     compared_cpu, compared_memory: the same with kube-scheduler's small figures in place of nothing. pinned: the only
-    nodes it may run on, if its affinity names them. priority None: not said. gated: the scheduler is to leave it.
+    nodes it may run on, if its affinity names them. claims: names of PersistentVolumeClaims. priority None: not said.
+    gated: the scheduler is to leave it.
     """
 
     requests: dict[str, int] = {}
@@ -64,6 +65,7 @@ class Needs(msgspec.Struct, frozen=True, eq=False):
     pinned: frozenset[str] | None = None
     tolerations: tuple[Toleration, ...] = ()
     ports: tuple[HostPort, ...] = ()
+    claims: tuple[str, ...] = ()
     constraints: tuple[Constraint, ...] = ()
     pod_affinity: bytes = b""
     priority: int | None = None
@@ -90,6 +92,14 @@ class _Container(msgspec.Struct, gc=False, rename="camel"):
     restart_policy: str | None = None
 
 
+class _ClaimSource(msgspec.Struct, gc=False, rename="camel"):
+    claim_name: str = ""
+
+
+class _Volume(msgspec.Struct, gc=False, rename="camel"):
+    persistent_volume_claim: _ClaimSource | None = None
+
+
 class _Affinity(msgspec.Struct, gc=False, rename="camel"):
     node_affinity: NodeAffinity | None = None
     pod_affinity: msgspec.Raw = msgspec.Raw()
@@ -110,6 +120,7 @@ class _Constraint(msgspec.Struct, gc=False, rename="camel"):
 class _Spec(msgspec.Struct, gc=False, rename="camel"):
     containers: list[_Container] = []
     init_containers: list[_Container] | None = None
+    volumes: list[_Volume] | None = None
     resources: _Resources | None = None
     overhead: dict[str, Quantity] | None = None
     host_network: bool | None = None
@@ -144,6 +155,11 @@ def needs_of(spec: bytes) -> Needs:
         pinned=_pinned(affinity.node_affinity),
         tolerations=tuple(said.tolerations or ()),
         ports=tuple(_host_ports(said)),
+        claims=tuple(
+            each.persistent_volume_claim.claim_name
+            for each in said.volumes or ()
+            if each.persistent_volume_claim is not None
+        ),
         constraints=tuple(_constraint(each) for each in said.topology_spread_constraints or ()),
         pod_affinity=b"[%s,%s]" % (pods[0] or b"null", pods[1] or b"null") if any(pods) else b"",
         priority=said.priority,

@@ -27,9 +27,10 @@ from controllers.core.scheduling.preemption import (
 from controllers.core.scheduling.priorities import NO_PRIORITY, resolve_priority
 from controllers.core.scheduling.queue import SchedulingQueue
 from controllers.core.scheduling.types import PriorityClass
-from controllers.core.types import Namespace, Node, Pod
+from controllers.core.types import Namespace, Node, PersistentVolumeClaim, Pod
 from controllers.manager import Manager
 from controllers.policy.types import PodDisruptionBudget
+from controllers.storage.types import PersistentVolume, StorageClass
 from informer.cache import Stored
 from informer.client import ObjectClient
 from informer.errors import ApiError, Conflict, Invalid, NotFound
@@ -38,6 +39,7 @@ from informer.shared import Handler
 
 NAME = "default-scheduler"
 AT_ONCE = 256  # bindings in flight together: enough to fill the store's commits
+VOLUME_KINDS: Final = (StorageClass, PersistentVolume, PersistentVolumeClaim)
 MARK_TRIES = 3  # of a victim's condition, against others who write its status
 
 log = structlog.get_logger("controllers")
@@ -77,7 +79,7 @@ class Scheduler:
     def __init__(self, manager: Manager, events: EventBroadcaster, plugins: Sequence[Plugin] | None = None) -> None:
         self._manager = manager
         self._recorder = events.recorder(NAME)
-        self._cluster = Cluster()
+        self._cluster = Cluster(lambda cls, key: manager.informer(cls).cache.get(key))
         self._placer = Placer(self._cluster, default_plugins() if plugins is None else plugins)
         self._queue = SchedulingQueue()
         self._classes: dict[str, PriorityClass] = {}
@@ -113,6 +115,7 @@ class Scheduler:
             (PriorityClass, _Each(self._class_seen, self._class_gone)),
             (Namespace, _Each(self._namespace_seen, self._namespace_gone)),
             (PodDisruptionBudget, _Each(self._budget_seen, self._budget_gone)),
+            *((cls, _Each(self._volumes_changed, self._volumes_changed)) for cls in VOLUME_KINDS),
             (Node, _Each(self.node_seen, self.node_gone)),
             (Pod, _Pods(self)),
         ]
@@ -459,6 +462,10 @@ class Scheduler:
 
     def _class_gone(self, stored: Stored) -> None:
         self._classes.pop(stored.name, None)
+
+    def _volumes_changed(self, stored: Stored) -> None:
+        self._cluster.volumes_changed()
+        self._wake(Change.VOLUME)
 
     def _budget_seen(self, stored: Stored) -> None:
         try:

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from controllers.storage.matching import best, claims_of, problem_of, unmet_claim
-from controllers.storage.types import PersistentVolume
+from controllers.storage.matching import NO_PROVISIONER, best, claims_of, problem_of, unmet_claim
+from controllers.storage.types import PersistentVolume, StorageClass
 from informer.cache import Metadata, Stored
-from tests.controllers.storage.volumes import claim, user_of, volume
+from tests.controllers.storage.volumes import claim, storage_class, user_of, volume
 
 Raw = dict[str, Any]
 
@@ -65,6 +65,11 @@ def test_the_claims_of_a_pod() -> None:
     assert claims_of(b'{"spec":{"volumes":[{"name":"v","emptyDir":{}}]}}') == []
 
 
+def lazy(name: str, *, found: bool = False) -> StorageClass:
+    provisioner = NO_PROVISIONER if found else "example.com/disks"
+    return storage_class(name, volumeBindingMode="WaitForFirstConsumer", provisioner=provisioner)
+
+
 def test_what_keeps_a_pod_from_being_scheduled() -> None:
     bound, pending, going, lost = (claim(name, volumeName="v") for name in ("bound", "pending", "going", "lost"))
     bound.raw["status"] = {"phase": "Bound"}
@@ -73,12 +78,19 @@ def test_what_keeps_a_pod_from_being_scheduled() -> None:
     claims = {each.name: stored(each) for each in (bound, pending, going, lost)}
     volumes = {"v": stored(volume("v"))}
 
+    classes = {each.name: stored(each) for each in (storage_class("fast"), lazy("made"), lazy("found", found=True))}
+    for name in ("fast", "made", "found"):
+        claims[f"of-{name}"] = stored(claim(f"of-{name}", storageClassName=name))
+    claims["picky"] = stored(claim("picky", storageClassName="made", selector={"matchLabels": {"disk": "ssd"}}))
+
     def why(*names: str) -> str:
-        return unmet_claim(names, claims.get, volumes.get)
+        return unmet_claim(names, claims.get, volumes.get, classes.get)
 
     assert why("bound") == why() == ""
     assert why("bound", "data") == 'persistentvolumeclaim "data" not found'
-    assert why("pending") == "pod has unbound immediate PersistentVolumeClaims"
+    assert why("pending") == why("of-fast") == "pod has unbound immediate PersistentVolumeClaims"
+    assert why("of-made") == ""
+    assert why("of-found") == why("picky") == "node(s) didn't find available persistent volumes to bind"
     assert why("going") == 'persistentvolumeclaim "going" is being deleted'
     assert why("lost") == 'persistentvolumeclaim "lost" bound to non-existent persistentvolume "v"'
     volumes.clear()

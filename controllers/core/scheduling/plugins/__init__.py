@@ -12,6 +12,7 @@ from controllers.core.scheduling.plugins.node_unschedulable import NodeUnschedul
 from controllers.core.scheduling.plugins.owner_spread import OwnerSpread
 from controllers.core.scheduling.plugins.pod_topology_spread import PodTopologySpread
 from controllers.core.scheduling.plugins.taint_toleration import TaintToleration
+from controllers.core.scheduling.plugins.volume_binding import VolumeBinding
 
 
 def default_plugins() -> list[Plugin]:
@@ -22,6 +23,7 @@ def default_plugins() -> list[Plugin]:
         NodeAffinity(),
         NodePorts(),
         NodeResourcesFit(),
+        VolumeBinding(),
         PodTopologySpread(),
         InterPodAffinity(),
         NodeResourcesBalancedAllocation(),
