@@ -508,7 +508,7 @@ async def test_a_claim_that_goes_with_an_earlier_pod_is_not_used_again(store: Cl
 
 
 async def test_a_claim_that_somebody_else_controls_is_left_to_them(store: Client) -> None:
-    owner = {"apiVersion": "example.com/v1", "kind": "Backup", "name": "b", "uid": "u", "controller": True}
+    owner = {"apiVersion": "example.com/v1", "kind": "Nobody", "name": "b", "uid": "u", "controller": True}
     async with cluster(store, **FAST) as it:
         await it.client.create(web(1, persistentVolumeClaimRetentionPolicy={"whenDeleted": "Delete"}))
         await settled(it)
@@ -521,7 +521,7 @@ async def test_a_claim_that_somebody_else_controls_is_left_to_them(store: Client
         await asyncio.sleep(10)
         await settled(it)
         (found,) = await claims(it)
-        assert [ref.kind for ref in found.metadata.owner_references] == ["Backup"]
+        assert [ref.kind for ref in found.metadata.owner_references] == ["Nobody"]
 
 
 # ---- revisions -------------------------------------------------------------------------------------------------------
