@@ -185,6 +185,8 @@ class VolumeBinder:
         elif not name:
             text = "no persistent volumes available for this claim and no storage class is set"
             self._tell(claim, "Normal", "FailedBinding", text)
+        elif storage_class is None and name == STANDARD:
+            await self._provision(ctx, claim, await self._make_standard(ctx))
         elif storage_class is None:
             text = f'storageclass.storage.k8s.io "{name}" not found'
             self._tell(claim, "Warning", "ProvisioningFailed", text)
@@ -200,12 +202,17 @@ class VolumeBinder:
                 text = "no persistent volumes available for this claim and no storage class is set"
                 self._tell(claim, "Normal", "FailedBinding", text)
                 return None
-            try:
-                found = await ctx.create(default_class())
-            except AlreadyExists:
-                raise Conflict(f"the storage class {STANDARD} was made just now") from None
+            found = await self._make_standard(ctx)
         claim.spec.storage_class_name = found.name
         return await ctx.update(claim)
+
+    @staticmethod
+    async def _make_standard(ctx: Context) -> StorageClass:
+        """The class that a cluster comes with, made when it is first wanted."""
+        try:
+            return await ctx.create(default_class())
+        except AlreadyExists:
+            raise Conflict(f"the storage class {STANDARD} was made just now") from None
 
     def _waits_for_pod(self, ctx: Context, claim: PersistentVolumeClaim) -> bool:
         self._users.wait_for(ctx.request)

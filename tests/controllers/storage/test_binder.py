@@ -56,6 +56,13 @@ async def test_a_claim_without_a_class_gets_a_volume_of_the_default_class(store:
         assert await told(it, "ProvisioningSucceeded") == f"Successfully provisioned volume {name}"
 
 
+async def test_a_claim_may_name_the_class_that_a_cluster_comes_with(store: Client) -> None:
+    async with cluster(store) as it:
+        await it.client.create(claim(storageClassName="standard"))
+        await reached(it, "Bound")
+        assert (await it.client.get(StorageClass, "standard")).is_default
+
+
 async def test_what_is_made_goes_with_its_claim(store: Client) -> None:
     async with cluster(store) as it:
         await it.client.create(claim())
