@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from controllers.core.disrupting import disrupt
+from controllers.core.disrupting import ENDED, disrupt
 from controllers.core.events import EventBroadcaster, Reference
 from controllers.core.taints import Taint, Toleration
 from controllers.core.types import Node, Pod
@@ -44,6 +44,7 @@ class _Node(msgspec.Struct, gc=False):
 
 class _PodMetadata(msgspec.Struct, gc=False, rename="camel"):
     deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
 
 
 class _PodSpec(msgspec.Struct, gc=False, rename="camel"):
@@ -160,7 +161,7 @@ class TaintEviction:
         if pod.metadata.deletion_timestamp is not None:
             # On its way; but nothing ends it where nothing runs.
             lost = any(taint.key == UNREACHABLE for taint in taints)
-            if not lost or pod.status.phase in ("Succeeded", "Failed"):
+            if not lost or (pod.status.phase in ENDED and not pod.metadata.deletion_grace_period_seconds):
                 return None
         for taint, since in taints.items():
             covering = [each for each in pod.spec.tolerations or () if each.covers(taint)]
@@ -210,7 +211,7 @@ class TaintEviction:
         message = "Taint manager: deleting due to NoExecute taint"
         self._tell(stored, f"Marking for deletion Pod {key}")
         try:
-            await disrupt(client, stored, "DeletionByTaintManager", message, now, by_force=by_force)
+            await disrupt(client, stored, "DeletionByTaintManager", message, now, by_force=by_force, may_return=True)
         except NotFound:
             self._leaving.pop(key, None)
         except ApiError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from controllers.batch.types import Job
 from controllers.core.taint_eviction import UNREACHABLE
 from controllers.core.types import Node, Pod
 from informer.errors import Conflict
-from kvstore.api import Client
+from kvstore.api import Client, Compare, DeleteRange, Op, TxnResponse
+from kvstore.client.embedded import EmbeddedClient
+from kvstore.errors import Unavailable
 from tests.controllers.batch.jobs import ended, job, running
 from tests.controllers.cluster import Cluster, cluster, history
 
@@ -262,9 +265,54 @@ async def test_pods_are_told_why_they_go(store: Client) -> None:
         await gone(it, "lost")
     assert await targets(store) == {
         ("tainted", "DeletionByTaintManager", "Running"),
-        ("lost", "DeletionByTaintManager", "Failed"),
+        ("lost", "DeletionByTaintManager", "Running"),
         ("orphan", "DeletionByPodGC", "Failed"),
     }
+
+
+class Undeletable(EmbeddedClient):
+    """A store in which nothing can be deleted for now."""
+
+    async def txn(
+        self, compare: Sequence[Compare] = (), success: Sequence[Op] = (), failure: Sequence[Op] = ()
+    ) -> TxnResponse:
+        if any(isinstance(op, DeleteRange) for op in success):
+            raise Unavailable
+        return await super().txn(compare, success, failure)
+
+
+async def test_a_pod_whose_eviction_got_no_further_than_its_condition_lives_on(store: EmbeddedClient) -> None:
+    async with cluster(store, client=Undeletable(store._node), eviction_after=5.0, node_grace=8.0, **QUICK) as it:
+        await there(it)
+        await it.client.create(bound("one"))
+        await asyncio.sleep(1)
+        it.workloads.nodes.kill("node-2")
+
+        async def told() -> bool:
+            return (await it.client.get(Pod, "one", "default")).condition("DisruptionTarget") is not None
+
+        await it.until(told)
+    # Another process, which finds the node in good health.
+    async with cluster(store, eviction_after=5.0, node_grace=8.0, **QUICK) as it:
+        await asyncio.sleep(200)
+        pod = await it.client.get(Pod, "one", "default")
+        assert (pod.status.phase, pod.deleting) == ("Running", False)
+
+
+async def test_a_pod_that_finalizers_keep_on_a_lost_node_has_failed(store: Client) -> None:
+    async with cluster(store, eviction_after=5.0, node_grace=8.0, **QUICK) as it:
+        await there(it)
+        pod = bound("one")
+        pod.raw["metadata"]["finalizers"] = ["example.com/keep"]
+        await it.client.create(pod)
+        await asyncio.sleep(1)
+        it.workloads.nodes.kill("node-2")
+
+        async def failed() -> bool:
+            found = await it.client.get(Pod, "one", "default")
+            return found.deleting and found.status.phase == "Failed"
+
+        await it.until(failed)
 
 
 async def test_pods_of_a_node_that_has_gone_before_the_start_are_collected(store: Client) -> None:
