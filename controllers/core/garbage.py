@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import structlog
 
+from controllers.catching_up import catch_up_to
 from controllers.core.events import EventBroadcaster, Reference
 from controllers.manager import Manager
 from controllers.workqueue import WorkQueue
@@ -483,16 +484,20 @@ class GarbageCollector:
         try:
             async with asyncio.timeout(CATCH_UP):
                 definitions = self._manager.informer(CustomResourceDefinition).cache
-                await definitions.wait_for(revision)
+                await self._catch_up(CustomResourceDefinition, revision)
                 for stored in definitions.list():
                     self.defined(stored)
                 for cls in dict.fromkeys((*self._kinds, *self._manager.kinds)):
+                    await self._catch_up(cls, revision)
                     cache = self._manager.informer(cls).cache
-                    await cache.wait_for(revision)
                     found += [(cls, stored) for stored in cache.by_index("owner", uid)]
         except TimeoutError:
             raise Unreachable(f"the caches do not come to revision {revision}, at which {owner!r} was seen") from None
         return found
+
+    async def _catch_up(self, cls: type[Resource], revision: str) -> None:
+        cache = self._manager.informer(cls).cache
+        await catch_up_to(self._manager.store_client, cache, cls.TYPE.prefix(), revision)
 
     async def _remove_finalizer(self, live: Resource, finalizer: str) -> None:
         finalizers = live.metadata.finalizers

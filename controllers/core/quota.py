@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable
 
+from controllers.catching_up import catch_up_to
 from controllers.context import Context
 from controllers.core.limits import ResourceQuota
 from controllers.core.pods import decode_pod
@@ -100,7 +101,7 @@ class ResourceQuotaController:
         cache = self._manager.informer(cls).cache
         try:
             async with asyncio.timeout(CATCH_UP):
-                await cache.wait_for(revision)
+                await catch_up_to(self._manager.store_client, cache, cls.TYPE.prefix(namespace), revision)
         except TimeoutError:
             raise Unreachable(f"the cache of {cls.TYPE.qualified} does not come to revision {revision}") from None
         return cache.by_index("namespace", namespace)

@@ -14,6 +14,7 @@ from controllers.core.garbage import Graph
 from controllers.core.types import ConfigMap, Event, Node, Pod
 from informer import patch
 from informer.cache import Cache
+from informer.client import Propagation
 from informer.crd import CustomResourceDefinition
 from informer.listwatch import Item
 from informer.resources import OwnerReference, Resource, ResourceType
@@ -209,6 +210,21 @@ async def test_orphaning_lets_dependents_go_free(store: Client) -> None:
         await asyncio.sleep(60)
         child = await it.client.get(ConfigMap, "child", "default")
         assert child.metadata.owner_references == []
+
+
+@virtual_time
+@pytest.mark.parametrize("propagation", ["foreground", "orphan"])
+async def test_an_old_etcd_does_not_keep_an_owner(
+    store: Client, propagation: Propagation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose answers to progress requests are worth nothing: caches of quiet kinds stay at their revisions."""
+    monkeypatch.setattr("informer.listwatch.orders_progress", lambda version: False)
+    async with cluster(store) as it:
+        await it.client.create(config("owner"))
+        await asyncio.sleep(1)
+        await it.client.delete(ConfigMap, "owner", "default", propagation=propagation)
+        async with asyncio.timeout(5):
+            await gone(it, "owner")
 
 
 @virtual_time

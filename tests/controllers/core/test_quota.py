@@ -154,6 +154,18 @@ async def test_what_was_charged_and_not_created_is_given_back(store: Client) -> 
         await until_used(it, {"count/pods": "1"})
 
 
+async def test_an_old_etcd_does_not_keep_a_quota_from_being_counted(
+    store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose answers to progress requests are worth nothing: the cache of claims stays at its revision."""
+    monkeypatch.setattr("informer.listwatch.orders_progress", lambda version: False)
+    async with cluster(store, **FAST) as it:
+        await it.client.create(pod("one"))
+        async with asyncio.timeout(5):
+            await enforced(it, quota(hard={"pods": "9", "persistentvolumeclaims": "9"}))
+        assert await used(it) == {"pods": "1", "persistentvolumeclaims": "0"}
+
+
 async def test_a_quota_that_shrinks_takes_nothing_away(store: Client) -> None:
     async with cluster(store, **FAST) as it:
         await enforced(it, quota(hard={"pods": "2"}))
