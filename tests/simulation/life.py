@@ -33,7 +33,7 @@ from controllers.settings import Settings
 from controllers.simulation.client import NO_FAULTS, Faults, SimulatedClient
 from informer.client import ObjectClient
 from informer.errors import ApiError, NotFound
-from kvstore.api import Client
+from kvstore.api import Client, prefix_end
 from kvstore.client.embedded import EmbeddedClient
 from kvstore.errors import KvError
 from kvstore.node import Node, NodeOptions
@@ -136,17 +136,28 @@ class User:
 
 @dataclass
 class Life:
-    """What happened. authors: who wrote a revision, `process-1.3` or "somebody"; users are not in it."""
+    """What happened. authors: who wrote a revision, `process-1.3` or "somebody"; users are not in it. times: the
+    loop's clock when it was written. healed: the same when the last fault was over."""
 
     user: User
     faults: Counter[str] = field(default_factory=Counter)
     authors: dict[int, str] = field(default_factory=dict)
+    times: dict[int, float] = field(default_factory=dict)
+    healed: float = 0.0
 
     def fault(self, who: str, name: str, what: str) -> None:
         self.faults[name] += 1
 
     def wrote(self, who: str, revision: int) -> None:
         self.authors[revision] = who
+
+    async def keep_time(self, store: Client) -> None:
+        """Note when each revision is written, until cancelled: time stands still until all have heard of it."""
+        registry, loop = b"/registry/", asyncio.get_running_loop()
+        async with store.watch(registry, prefix_end(registry), start_revision=1) as watch:
+            async for response in watch:
+                for event in response.events:
+                    self.times[event.kv.mod_revision] = loop.time()
 
 
 async def live(
@@ -160,6 +171,7 @@ async def live(
     user.client = user.make_client(store)
     lives = _Processes(store, life, faults, leaders)
     async with asyncio.TaskGroup() as group:
+        clock = group.create_task(life.keep_time(store), name="clock")
         for number in range(1, leaders + 1):
             group.create_task(lives.supervise(f"process-{number}"), name=f"process-{number}")
         await lives.started.wait()
@@ -172,10 +184,12 @@ async def live(
             else:
                 await user.act()
         lives.heal()
+        life.healed = asyncio.get_running_loop().time()
         user.revive_all()
         await user.settle()
         await user.it.until(user.settled, PATIENCE)
         await asyncio.sleep(rest)
+        clock.cancel()
         lives.stop()
     return life
 

@@ -1,12 +1,12 @@
 """Random scales, pods that go and change their labels, dying nodes, crashes, lost replies and two leaders: Endpoints
-and slices end as what Services and pods make them, and never tell an address twice.
+and slices tell soon what Services and pods make them, and never an address twice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -25,6 +25,7 @@ from tests.controllers.discovery.services import (
     slices_by_service,
     slices_listed,
 )
+from tests.simulation.endpoints_invariants import PROMPT, PROMPT_AMONG_LEADERS, check_prompt
 from tests.simulation.life import PATIENCE, User, live, seeds, undisturbed
 
 pytestmark = pytest.mark.virtual_time
@@ -34,6 +35,9 @@ SIDES = ("blue", "green")
 
 class Services(User):
     """Scales a Deployment whose pods are behind two Services, moves and deletes pods, and changes Services."""
+
+    # Pods take their time to go: it is seen what is told of them meanwhile.
+    options: ClassVar[dict[str, Any]] = {**User.options, "pod_delete_delay": (0.1, 30.0)}
 
     async def begin(self) -> None:
         ports = [{"port": 80, "name": "http"}, {"port": 443, "name": "tls", "targetPort": 8443}]
@@ -131,4 +135,21 @@ async def test_endpoints_follow_whatever_happens(store: Client, seed: int) -> No
     life = await live(store, Services(seed), leaders=1 + seed % 2)
     revisions = await history(store)
     check_history(revisions)
+    check_prompt(revisions, life.times, PROMPT_AMONG_LEADERS if seed % 2 else PROMPT)
     assert life.user.end(revisions[-1]) == await undisturbed(Services(seed))
+
+
+def test_the_judge_sees_what_is_told_too_long() -> None:
+    web = service().raw
+    web["metadata"]["uid"] = "web"
+    web["spec"]["ports"] = [{"port": 80, "protocol": "TCP"}]
+    key = Service.TYPE.key("default", "web").decode()
+    told = Endpoints.TYPE.key("default", "web").decode()
+    address = {"ip": "10.1.0.1", "targetRef": {"uid": "gone"}}
+    endpoints = {"subsets": [{"addresses": [address], "ports": [{"port": 80, "protocol": "TCP"}]}]}
+    wrong = {key: web, told: {"metadata": {"name": "web"}, **endpoints}}
+    right = {key: web, told: {"metadata": {"name": "web"}}}
+    revisions = [Revision(1, right, [key]), Revision(2, wrong, [told]), Revision(3, right, [told])]
+    check_prompt(revisions, {1: 0.0, 2: 5.0, 3: 14.0}, 10.0)
+    with pytest.raises(AssertionError, match=r"wrong for 11\.0 s"):
+        check_prompt(revisions, {1: 0.0, 2: 5.0, 3: 16.0}, 10.0)
