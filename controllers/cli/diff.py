@@ -13,6 +13,7 @@ import msgspec
 
 from controllers.cli.field_changes import FieldChange, field_changes, masked, readable_form, unified_diff
 from controllers.cli.history import State, namespace_of, object_name, writer
+from controllers.cli.json_writer import to_json
 from controllers.cli.kinds import Kinds
 from controllers.cli.options import (
     KubectlCommand,
@@ -26,7 +27,6 @@ from controllers.cli.past import OBJECTS, definitions_at, object_key, rows, tell
 from controllers.cli.raw import dig
 from controllers.cli.session import Session, with_session
 from controllers.cli.targets import parse_targets
-from controllers.cli.yaml_writer import to_json
 from kvstore.api import Client, Range, prefix_end
 
 Raw = Mapping[str, Any]

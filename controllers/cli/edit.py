@@ -11,6 +11,7 @@ import click
 from controllers.cli.choosing import chosen
 from controllers.cli.editor import Editor
 from controllers.cli.errors import CliError
+from controllers.cli.json_writer import to_json, without_managed_fields
 from controllers.cli.options import (
     KubectlCommand,
     file_options,
@@ -23,7 +24,7 @@ from controllers.cli.raw import dig
 from controllers.cli.session import Session, with_session
 from controllers.cli.targets import reference
 from controllers.cli.yaml_reader import YamlError, read_yaml
-from controllers.cli.yaml_writer import to_json, to_yaml, without_managed_fields
+from controllers.cli.yaml_writer import to_yaml
 from informer import patch as patches
 from informer.errors import ApiError, Conflict, Invalid
 from informer.resources import Resource

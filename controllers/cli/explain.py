@@ -13,11 +13,11 @@ import click
 import msgspec
 
 from controllers.cli.errors import CliError
+from controllers.cli.json_writer import to_json
 from controllers.cli.kinds import Kinds
 from controllers.cli.options import KubectlCommand, Settings, completing, global_options
 from controllers.cli.raw import dig
 from controllers.cli.session import open_session, run_until_done
-from controllers.cli.yaml_writer import to_json
 from informer.errors import UnknownKind
 from informer.objects import Model, camel
 from informer.resources import ObjectMeta, Resource

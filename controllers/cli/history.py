@@ -12,6 +12,7 @@ import msgspec
 from controllers.cli.columns.events import event_time
 from controllers.cli.errors import CliError
 from controllers.cli.field_changes import FieldChange, field_changes, masked, readable_form, summary
+from controllers.cli.json_writer import to_json, without_managed_fields
 from controllers.cli.options import (
     KubectlCommand,
     all_namespaces_option,
@@ -24,7 +25,7 @@ from controllers.cli.raw import dig, items
 from controllers.cli.session import Session, with_session
 from controllers.cli.table import Table
 from controllers.cli.targets import single_target
-from controllers.cli.yaml_writer import to_json, to_yaml, without_managed_fields
+from controllers.cli.yaml_writer import to_yaml
 from informer.client import DEFAULT_NAMESPACE
 from informer.resources import Resource
 from kvstore.api import Client, Event, EventType, KeyValue, prefix_end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,13 +12,13 @@ from typing import Any, Concatenate, ParamSpec
 
 import click
 
-from controllers.admission import StoreLookups, add_builtin_admission
 from controllers.cli.kinds import Kinds
 from controllers.cli.logs import configure_logs
 from controllers.cli.options import Settings
 from controllers.stores import open_store
-from informer.admission import Admission
+from informer.admission import Admission, Operation, Plugin
 from informer.client import ObjectClient
+from informer.resources import ResourceType
 from kvstore.api import Client
 
 P = ParamSpec("P")
@@ -39,14 +39,28 @@ class Session:
     now: Callable[[], datetime] = utc_now
 
 
+class _BuiltinAdmission(Admission):
+    """kube-apiserver's plug-ins, imported at the first write: commands that only read start without them."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__()
+        self._client: Client | None = client
+
+    def plugins(self, kind: ResourceType, operation: Operation) -> Sequence[Plugin]:
+        if self._client is not None:
+            from controllers.admission import StoreLookups, add_builtin_admission
+
+            add_builtin_admission(self, StoreLookups(ObjectClient(self._client)))
+            self._client = None
+        return super().plugins(kind, operation)
+
+
 @asynccontextmanager
 async def open_session(settings: Settings) -> AsyncIterator[Session]:
     """The store that the settings name, open until the end. Raises `StoreError` if it cannot be."""
     configure_logs("warning")
     async with open_store(settings.store) as client:
-        admission = Admission()
-        add_builtin_admission(admission, StoreLookups(ObjectClient(client)))
-        objects = ObjectClient(client, field_manager=_field_manager(), admission=admission)
+        objects = ObjectClient(client, field_manager=_field_manager(), admission=_BuiltinAdmission(client))
         yield Session(client, objects, await Kinds.load(objects))
 
 

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from controllers.cli.json_writer import to_json, without_managed_fields
 from controllers.cli.targets import reference
-from controllers.cli.yaml_writer import to_json, to_yaml, without_managed_fields
 from informer.resources import Resource
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,6 +44,8 @@ def tell(obj: Resource, done: str, *, output: str | None = None, dry_run: bool =
         case "name":
             click.echo(reference(obj))
         case "yaml":
+            from controllers.cli.yaml_writer import to_yaml
+
             click.echo(to_yaml(without_managed_fields(obj.raw)), nl=False)
         case "json":
             click.echo(to_json(without_managed_fields(obj.raw)), nl=False)

@@ -11,10 +11,10 @@ import click
 
 from controllers.cli.columns import Columns
 from controllers.cli.forms import TABLE, Form
+from controllers.cli.json_writer import to_json, without_managed_fields
 from controllers.cli.raw import NONE, labels_text, mapping
 from controllers.cli.table import Table
 from controllers.cli.targets import kind_reference, reference
-from controllers.cli.yaml_writer import to_json, to_yaml, without_managed_fields
 from informer.codecs import Raw
 from informer.resources import Resource
 
@@ -46,6 +46,8 @@ class View:
                 for obj in found:
                     click.echo(reference(obj))
             case "yaml":
+                from controllers.cli.yaml_writer import to_yaml
+
                 for obj in found:
                     click.echo(f"---\n{to_yaml(self._raw(obj))}", nl=False)
             case "json":
@@ -75,8 +77,12 @@ class View:
         whole = self._raw(found[0]) if single else {**listed, "items": [self._raw(obj) for obj in found]}
         if self.form.kind == "jsonpath":
             self._template(whole)
+        elif self.form.kind == "json":
+            click.echo(to_json(whole), nl=False)
         else:
-            click.echo(to_yaml(whole) if self.form.kind == "yaml" else to_json(whole), nl=False)
+            from controllers.cli.yaml_writer import to_yaml
+
+            click.echo(to_yaml(whole), nl=False)
 
     def _template(self, raw: Raw) -> None:
         # As kubectl: no newline that the template does not have.

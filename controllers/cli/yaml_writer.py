@@ -1,10 +1,9 @@
-"""YAML and JSON as `-o` shows them: keys sorted, and every string quoted that would be read as something else."""
+"""YAML as `-o yaml` shows it: keys sorted, and every string quoted that would be read as something else."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import yaml
 
 from controllers.cli.yaml_reader import resolve
@@ -34,20 +33,7 @@ def _string(dumper: yaml.Dumper, text: str) -> yaml.Node:
 _Dumper.add_representer(str, _string)
 
 
-def without_managed_fields(raw: dict[str, Any]) -> dict[str, Any]:
-    """The object as kubectl shows it: who manages which fields is left out."""
-    metadata = raw.get("metadata")
-    if not isinstance(metadata, dict) or "managedFields" not in metadata:
-        return raw
-    return {**raw, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
-
-
 def to_yaml(value: Any) -> str:
     """One document, ending in a newline."""
     text: str = yaml.dump(value, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, width=2**31 - 1)
     return text
-
-
-def to_json(value: Any) -> str:
-    """Indented by four, as kubectl's; ends in a newline."""
-    return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=4).decode() + "\n"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from controllers import stores
-from controllers.cli.app import run
+from controllers.cli.app import COMMANDS, run
 from kvstore.client import RemoteClient
 from tests.cli.conftest import LISTWATCH, MANIFESTS, Background, Cli, environment
 from tests.etcd_process import free_port, running_etcd
@@ -35,11 +35,9 @@ def test_the_first_page(process: Cli) -> None:
     assert process("--version").out.startswith("listwatch ")
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "serve", "get", "describe", "apply", "create", "delete", "wait",
-                                     "api-resources", "scale", "set", "rollout", "diff", "history", "tree", "explain",
-                                     "completion", "top"])  # fmt: skip
-def test_every_command_has_help(process: Cli, command: str) -> None:
-    shown = process(command, "--help")
+@pytest.mark.parametrize("command", [name for section in COMMANDS.values() for name in section])
+def test_every_command_has_help(cli: Cli, command: str) -> None:
+    shown = cli(command, "--help")
     assert (shown.code, shown.err) == (0, "")
     assert f"Usage: listwatch {command}" in shown.out
 
@@ -58,6 +56,11 @@ def imported_by(*arguments: str) -> set[str]:
 def test_a_command_imports_what_it_needs() -> None:
     assert not {"rich", "structlog", "asyncio", "grpc", "lmdb", "informer"} & imported_by("--help")
     assert not {"rich.live", "informer", "controllers.manager", "yaml"} & imported_by("serve", "--help")
+
+
+def test_a_command_that_reads_imports_nothing_for_writing(tmp_path: Path) -> None:
+    imported = imported_by("--store", str(tmp_path / "store"), "get", "namespaces")
+    assert not {"controllers.admission", "controllers.manager", "yaml"} & imported
 
 
 def test_serve_and_stop(background: Start, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controllers.cli.json_writer import to_json
 from controllers.cli.yaml_reader import MAX_VALUES, YamlError, read_yaml
-from controllers.cli.yaml_writer import to_json, to_yaml
+from controllers.cli.yaml_writer import to_yaml
 
 
 def read(text: str) -> Any:
