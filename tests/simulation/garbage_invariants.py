@@ -86,10 +86,16 @@ def _terminating(objects: dict[str, Raw], name: str) -> bool:
     return found is None or bool(found["metadata"].get("deletionTimestamp"))
 
 
-def check_foreground(revisions: list[Revision], authors: dict[int, str]) -> int:
-    """An owner that goes in the foreground stays until nothing blocks it that was there when it was asked to go.
+def _place_goes(objects: dict[str, Raw], key: str) -> bool:
+    """Whether the namespace of a key is being deleted."""
+    parts = key.split("/")
+    found = objects.get(Namespace.TYPE.key(None, parts[4]).decode()) if len(parts) == 6 else None
+    return found is not None and bool(found["metadata"].get("deletionTimestamp"))
 
-    How many have gone so."""
+
+def check_foreground(revisions: list[Revision], authors: dict[int, str]) -> int:
+    """An owner that goes in the foreground stays until nothing blocks it that was there when it was asked to go, or
+    until its namespace goes: what is in that goes in the background, as in Kubernetes. How many have gone so."""
     count = 0
     before: dict[str, Raw] = {}
     asked: dict[str, set[str]] = {}  # uid of the owner -> uids that blocked it when it was asked to go
@@ -103,7 +109,7 @@ def check_foreground(revisions: list[Revision], authors: dict[int, str]) -> int:
             elif not waits and uid in asked and old is not None and _waiting(before, uid):
                 left = asked.pop(uid) & _blocking(before, uid)
                 # Users may change their mind: a deletion of another kind does not wait.
-                if revision.number in authors:
+                if revision.number in authors and not _place_goes(before, key):
                     assert not left, (revision.number, key, left)
                     count += 1
         before = revision.objects
@@ -120,7 +126,7 @@ def _blocking(objects: dict[str, Raw], uid: str) -> set[str]:
 
 def check_orphans(revisions: list[Revision], authors: dict[int, str]) -> int:
     """What belonged to an owner when that was asked to go without its dependents is not deleted for its sake, and
-    does not name it any more when it is gone. How many owners have gone so."""
+    does not name it any more when it is gone, but if its namespace goes. How many owners have gone so."""
     count = 0
     before: dict[str, Raw] = {}
     asked: dict[str, set[str]] = {}
@@ -133,7 +139,7 @@ def check_orphans(revisions: list[Revision], authors: dict[int, str]) -> int:
             if old is not None and _orphaning(old) and (new is None or not _orphaning(new)):
                 uid = old["metadata"]["uid"]
                 then = asked.pop(uid)
-                if revision.number not in authors:
+                if revision.number not in authors or _place_goes(before, key):
                     continue  # a user wants it otherwise by now
                 left = [
                     each["metadata"]["name"]
