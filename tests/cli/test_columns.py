@@ -192,6 +192,49 @@ def test_a_pod_that_is_held_back() -> None:
     assert table("pods", {"status": {"phase": "Pending", "conditions": [condition]}})["STATUS"] == "SchedulingGated"
 
 
+def initializing(*statuses: dict[str, Any], **status: Any) -> dict[str, Any]:
+    """A pod with a sidecar between two init containers, and two containers."""
+    init = [{"name": "a"}, {"name": "proxy", "restartPolicy": "Always"}, {"name": "b"}]
+    named = [{"name": spec["name"], **each} for spec, each in zip(init, statuses, strict=False)]
+    spec = {"initContainers": init, "containers": [{"name": "c"}, {"name": "d"}]}
+    return {"spec": spec, "status": {"phase": "Pending", "initContainerStatuses": named, **status}}
+
+
+OVER: dict[str, Any] = {"state": {"terminated": {"exitCode": 0, "reason": "Completed"}}, "restartCount": 2}
+ENDED = {"terminated": {"finishedAt": "2026-01-01T00:09:00Z"}}
+SIDECAR: dict[str, Any] = {
+    "started": True, "ready": True, "restartCount": 1, "state": {"running": {}}, "lastState": ENDED,
+}  # fmt: skip
+WAITING: dict[str, Any] = {"state": {"waiting": {"reason": "PodInitializing"}}}
+UP: dict[str, Any] = {"ready": True, "state": {"running": {}}}
+AGO = "1 (60s ago)"
+
+
+@pytest.mark.parametrize(
+    ("raw", "ready", "status", "restarts"),
+    [
+        (initializing(WAITING, WAITING, WAITING), "0/3", "Init:0/3", "0"),
+        (initializing(OVER, {"state": {"running": {}}}, WAITING), "0/3", "Init:1/3", "2"),
+        (initializing(OVER, SIDECAR, {"state": {"running": {}}}), "1/3", "Init:2/3", "3 (60s ago)"),
+        (initializing(OVER, SIDECAR, OVER, containerStatuses=[WAITING, WAITING]), "1/3", "PodInitializing", AGO),
+        (initializing(OVER, SIDECAR, OVER, phase="Running", containerStatuses=[UP, UP]), "3/3", "Running", AGO),
+        (
+            initializing(WAITING, conditions=[{"type": "Initialized", "status": "True"}], containerStatuses=[UP]),
+            "1/3", "Pending", "0",
+        ),
+        (
+            initializing({"state": {"terminated": {"exitCode": 2}}, "restartCount": 4, "lastState": ENDED}),
+            "0/3", "Init:ExitCode:2", "4 (60s ago)",
+        ),
+    ],
+)  # fmt: skip
+def test_sidecars_and_init_containers_in_a_pods_row(
+    raw: dict[str, Any], ready: str, status: str, restarts: str
+) -> None:
+    row = table("pods", raw)
+    assert (row["READY"], row["STATUS"], row["RESTARTS"]) == (ready, status, restarts)
+
+
 def test_every_built_in_kind_has_columns_of_its_own() -> None:
     assert {cls.TYPE.qualified for cls in BUILTIN_KINDS} - set(_BY_KIND) == set()
 
