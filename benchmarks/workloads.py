@@ -1,13 +1,13 @@
 """Deployments from apply to Running, through a rolling update, at rest, and deleted with all that they own: store,
 controllers and simulated nodes in one process, every write durable.
 
-Shapes: one Deployment of 1,000, of 5,000 and of 10,000 replicas, and 1,000 Deployments of 5. Goals: 5,000 Pods Running
-within 5 s and 400 MB; what a Pod costs is the same whether there are 1,000 or 10,000.
+Shapes: one Deployment of 1,000, of 5,000 and of 10,000 replicas, and 1,000 Deployments of 5. Goals: 1,000 Pods Running
+within 1.5 s and 200 MB, 5,000 within 5 s and 400 MB; what a Pod costs is the same whether there are 1,000 or 10,000.
 
 The baseline of the start is the bare store doing as many durable writes of the same size with 64 in flight: what is
 above it is the price of informers, controllers and nodes. The baseline of all else is the shape of 1,000. Seconds are
 the wall's; what is judged for growth is processor time, which other work on the machine changes little. Each shape is
-measured in a process of its own, one after the other.
+measured in a process of its own, one after the other, with the garbage collector set as `listwatch run` sets it.
 
     python -m benchmarks.workloads [SHAPE...]     such as 1x1000 1000x5
 """
@@ -34,6 +34,7 @@ from controllers.core.types import Pod
 from informer.cache import Stored
 from informer.shared import Handler
 from kvstore import EmbeddedClient, Node, Put
+from kvstore.collector import collect_less
 
 SHAPES = ("1x1000", "1x5000", "1x10000", "1000x5")
 NODES = 10
@@ -41,6 +42,7 @@ IN_FLIGHT = 64
 REST = 10.0  # seconds
 WITHIN = 300.0
 MOST = 1.25  # times what a Pod costs among 1,000
+WANTED = {"1x1000": (1.5, 200), "1x5000": (5, 400)}  # seconds to Running, MB
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -204,24 +206,21 @@ def rows(shape: str, found: Measured, smallest: str, base: Measured) -> list[Row
         cost = Row(f"{name}: processor for a Pod", mine * 1e3, "ms", f"{smallest}'s", ratio, *flat)
         return [Row(f"{name}: wall", of(found).seconds, "s"), cost]
 
-    goal = shape == "1x5000"
+    seconds, memory = WANTED.get(shape, (None, None))
     start, cost = each("apply to Running", lambda it: it.start)
     ratio = found.start.seconds / found.bare_seconds
-    reached = found.start.seconds <= 5 if goal else None
     return [
-        Row(start.name, start.value, "s", "as many bare writes", ratio, "<= 5 s" if goal else "", reached),
+        Row(start.name, start.value, "s", "as many bare writes", ratio, *_at_most(start.value, seconds, "s")),
         cost,
-        Row(
-            "resident at the most",
-            found.resident,
-            "MB",
-            goal="<= 400 MB" if goal else "",
-            reached=found.resident <= 400 if goal else None,
-        ),
+        Row("resident at the most", found.resident, "MB", "", None, *_at_most(found.resident, memory, "MB")),
         Row("at rest: of a core", found.resting, "%", f"{smallest}'s", found.resting / max(base.resting, 0.01)),
         *each("rolling update", lambda it: it.update),
         *each("cascading deletion", lambda it: it.deletion),
     ]
+
+
+def _at_most(value: float, goal: float | None, unit: str) -> tuple[str, bool | None]:
+    return ("", None) if goal is None else (f"<= {goal:g} {unit}", value <= goal)
 
 
 def _pods(shape: str) -> int:
@@ -232,6 +231,7 @@ def _pods(shape: str) -> int:
 if __name__ == "__main__":
     quiet()
     if "--measure" in sys.argv:
+        collect_less()
         with tempfile.TemporaryDirectory(prefix="listwatch-bench-") as name:
             print(msgspec.json.encode(asyncio.run(live(Path(name), *parts(sys.argv[-1])))).decode())
     else:

@@ -35,10 +35,10 @@ async def claim(
     only: what counts as selected besides, where labels do not tell all.
     Raises Conflict if the owner turns out to be gone, or an object changed meanwhile.
     """
-    wanted = Selector.of(selector)
+    wanted, inside = Selector.of(selector), f"{owner.namespace}/"
     claimed = []
     for stored in ctx.stored(cls, index=(CONTROLLER_INDEX, owner.metadata.uid or "")):
-        if stored.namespace != (owner.namespace or ""):
+        if not stored.key.startswith(inside):
             continue
         if wanted.matches(stored.meta.labels) and (only is None or only(stored)):
             claimed.append(stored)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,45 +20,41 @@ def pods_to_delete(pods: Sequence[PodView], related: Iterable[PodView], count: i
     if count >= len(pods):
         return pods
     on_node = Counter(pod.node for pod in related)
-
-    def order(a: PodView, b: PodView) -> int:
-        return compare(a, b, on_node, now)
-
-    return sorted(pods, key=functools.cmp_to_key(order))[:count]
+    return sorted(pods, key=lambda pod: Rank(pod, on_node, now))[:count]
 
 
-def compare(a: PodView, b: PodView, on_node: Counter[str], now: datetime) -> int:
-    """Negative if `a` goes before `b`. The order is kube-controller-manager's."""
-    if a.node != b.node and not (a.node and b.node):
-        return -1 if not a.node else 1
-    if by_phase := _PHASES.get(a.phase, 0) - _PHASES.get(b.phase, 0):
-        return by_phase
-    if a.ready != b.ready:
-        return -1 if b.ready else 1
-    if by_cost := a.deletion_cost - b.deletion_cost:
-        return by_cost
-    if by_spread := on_node[b.node] - on_node[a.node]:
-        return by_spread
-    if a.ready and a.ready_since != b.ready_since:
-        return _younger(a.ready_since, b.ready_since, now) or _by_uid(a, b)
-    if by_restarts := b.restarts - a.restarts:
-        return by_restarts
-    created, other = a.metadata.creation_timestamp, b.metadata.creation_timestamp
-    if created != other:
-        return _younger(created, other, now) or _by_uid(a, b)
-    return 0
+class Rank:
+    """Sorts pods: those of lower rank go first. The order is kube-controller-manager's."""
 
+    __slots__ = ("_first", "_now", "_pod", "_ready_since")
 
-def _younger(a: datetime | None, b: datetime | None, now: datetime) -> int:
-    """Negative if `a` is younger by a power of two. Ages that are alike count as equal, so that the youngest are not
-    always the ones to go: a roll-out puts them all on the same nodes."""
-    return _age(a, now) - _age(b, now)
+    def __init__(self, pod: PodView, on_node: Counter[str], now: datetime) -> None:
+        self._pod, self._now, self._ready_since = pod, now, pod.ready_since
+        self._first = (
+            bool(pod.node),
+            _PHASES.get(pod.phase, 0),
+            pod.ready,
+            pod.deletion_cost,
+            -on_node[pod.node],
+            _age(self._ready_since, now),
+        )
+
+    def __lt__(self, other: Rank) -> bool:
+        if self._first != other._first:
+            return self._first < other._first
+        mine, others = self._pod, other._pod
+        if self._ready_since != other._ready_since:
+            return mine.uid < others.uid
+        if mine.restarts != others.restarts:
+            return mine.restarts > others.restarts
+        created, other_created = mine.metadata.creation_timestamp, others.metadata.creation_timestamp
+        if created == other_created:
+            return False
+        return (_age(created, self._now), mine.uid) < (_age(other_created, self._now), others.uid)
 
 
 def _age(since: datetime | None, now: datetime) -> int:
+    """In powers of two of nanoseconds. Ages that are alike count as equal, so that the
+    youngest are not always the ones to go: a roll-out puts them all on the same nodes."""
     nanoseconds = (now - since).total_seconds() * 1e9 if since is not None else 0.0
     return math.floor(math.log2(nanoseconds)) if nanoseconds > 0 else -1
-
-
-def _by_uid(a: PodView, b: PodView) -> int:
-    return -1 if a.uid < b.uid else 1

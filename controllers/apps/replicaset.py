@@ -107,8 +107,8 @@ class ReplicaSetController:
         related = list(active)
         for sibling in ctx.stored(ReplicaSet, index=("owner", owner.uid)):
             if sibling.meta.uid != rs.metadata.uid:
-                found = map(decode_pod, ctx.stored(Pod, index=(CONTROLLER_INDEX, sibling.meta.uid or "")))
-                related += [pod for pod in found if pod.active]
+                found = ctx.stored(Pod, index=(CONTROLLER_INDEX, sibling.meta.uid or ""))
+                related += [pod for pod in self._pods.of(Request(sibling.namespace, sibling.name), found) if pod.active]
         return related
 
     # ---- status ----------------------------------------------------------------------------------------------------
@@ -141,13 +141,12 @@ def next_status(
 ) -> tuple[Raw, float | None]:
     """The status that these pods make, and in how many seconds the next of them becomes available by waiting."""
     before: Raw = rs.raw.get("status") or {}
-    labels = (rs.raw["spec"]["template"].get("metadata") or {}).get("labels") or {}
+    labels = ((rs.raw["spec"]["template"].get("metadata") or {}).get("labels") or {}).items()
     min_ready = rs.spec.min_ready_seconds
     fully_labeled = ready = available = 0
     after: float | None = None
     for pod in active:
-        has = pod.metadata.labels or {}
-        fully_labeled += all(has.get(key) == value for key, value in labels.items())
+        fully_labeled += labels <= (pod.metadata.labels or {}).items()
         seconds = seconds_until_available(pod, min_ready, now)
         if seconds is None:
             ready += pod.ready

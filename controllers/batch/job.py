@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -11,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from controllers.apps.ranking import compare
+from controllers.apps.ranking import Rank
 from controllers.batch import stock
 from controllers.batch.backoff import Backoff
 from controllers.batch.pods import (
@@ -250,11 +249,7 @@ class _Sync:
         if count <= 0:
             return []
         on_node = Counter(pod.node for pod in pods)
-
-        def order(a: JobPod, b: JobPod) -> int:
-            return compare(a, b, on_node, self._now)
-
-        return sorted(pods, key=functools.cmp_to_key(order))[:count]
+        return sorted(pods, key=lambda pod: Rank(pod, on_node, self._now))[:count]
 
     def _due(self, indexes: Sequence[int]) -> tuple[list[int], float | None]:
         """Those that need not wait after a failure, and how long the next one of the others has to."""

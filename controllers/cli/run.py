@@ -31,6 +31,7 @@ from informer.cache import Stored
 from informer.shared import Handler
 from kvstore.api import Client
 from kvstore.client.embedded import EmbeddedClient
+from kvstore.collector import collect_less
 
 DEFAULT_URL = f"http://{LOCAL_SERVER}"
 DEFAULT_HTTP = "127.0.0.1:8080"  # controller-runtime's port, on this machine only
@@ -204,6 +205,7 @@ async def _run(settings: Settings, plan: _Plan, address: str | None) -> None:
         )
         async with opened as client, contextlib.AsyncExitStack() as stack:
             managers, builtin = plan.prepare(client)
+            collect_less()
             await _serve_http(managers, plan.settings, stack)
             for manager in managers:
                 await stack.enter_async_context(manager)

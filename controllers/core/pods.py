@@ -109,7 +109,10 @@ class PodView(msgspec.Struct, gc=False):
 
     def condition(self, kind: str) -> _Condition | None:
         """The condition of that type."""
-        return next((each for each in self.status.conditions or () if each.type == kind), None)
+        for each in self.status.conditions or ():
+            if each.type == kind:
+                return each
+        return None
 
     @property
     def ready(self) -> bool:
@@ -148,11 +151,10 @@ def decode_pod(stored: Stored) -> PodView:
 
 def seconds_until_available(pod: PodView, min_ready_seconds: int, now: datetime) -> float | None:
     """0 if the pod has been ready for long enough, None if it is not ready."""
-    if not pod.ready:
+    ready = pod.condition("Ready")
+    if ready is None or ready.status != "True":
         return None
-    since = pod.ready_since
     if not min_ready_seconds:
         return 0.0
-    if since is None:
-        return None
-    return max(0.0, min_ready_seconds - (now - since).total_seconds())
+    since = ready.last_transition_time
+    return None if since is None else max(0.0, min_ready_seconds - (now - since).total_seconds())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import gc
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
+from kvstore.collector import collect_less
 from kvstore.node import Node
 from kvstore.server.config import ServeConfig
 from kvstore.server.edge import Server
@@ -18,10 +18,6 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 KEPT_MEMORY = 64 << 20
 LARGEST_KEPT = 32 << 20  # glibc takes no more
-
-# When the garbage collector looks at young, older and all objects. With Python's own numbers it takes for old what
-# thousands of calls hold while they are under way, and stops everybody several times a second to look at everything.
-COLLECT_AFTER = (10_000, 3, 10)
 
 
 async def serve(config: ServeConfig, on_ready: Callable[[Server], None] | None = None) -> None:
@@ -33,8 +29,7 @@ async def serve(config: ServeConfig, on_ready: Callable[[Server], None] | None =
     """
     _keep_freed_memory()
     async with Node.open(config.data_dir, config.node) as node:
-        gc.set_threshold(*COLLECT_AFTER)
-        gc.freeze()  # what start-up made stays: the collector need not look at it again and again
+        collect_less()
         async with AsyncExitStack() as stack:
             server = await _start(node, config, stack)
             with _Signals() as signalled:

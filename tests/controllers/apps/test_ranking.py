@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from controllers.apps.ranking import compare, pods_to_delete
+from controllers.apps.ranking import Rank, pods_to_delete
 from controllers.core.pods import PodView, decode_pod
 from informer import patch
 from informer.cache import Metadata, Stored
@@ -58,8 +58,8 @@ PAIRS = [
 @pytest.mark.parametrize(("first", "second"), [pair[1:] for pair in PAIRS], ids=[pair[0] for pair in PAIRS])
 def test_the_first_goes_first(first: PodView, second: PodView) -> None:
     on_node = Counter({"full": 9, "rare": 1, "n": 2})
-    assert compare(first, second, on_node, NOW) < 0
-    assert compare(second, first, on_node, NOW) > 0
+    assert Rank(first, on_node, NOW) < Rank(second, on_node, NOW)
+    assert not Rank(second, on_node, NOW) < Rank(first, on_node, NOW)
 
 
 def test_a_cost_that_is_no_number_costs_nothing() -> None:
