@@ -22,6 +22,7 @@ from controllers.workqueue import QueueStatistics, WorkQueue
 from informer import (
     Conflict,
     Fenced,
+    NotFound,
     ObjectClient,
     Registration,
     ResourceType,
@@ -313,9 +314,16 @@ class Controller:
             # Somebody else wrote first: an ordinary race, and the retry reads the object anew.
             self._conflicts += 1
             context.log.info("reconcile_conflicted", error=str(error), failures=failures)
+        elif isinstance(error, NotFound) and str(error) == self._missing(context.request):
+            # Somebody deleted it first: as ordinary, and the retry finds it gone.
+            context.log.info("reconcile_overtaken", error=str(error), failures=failures)
         else:
             self._panics += isinstance(error, SystemExit)
             context.log.error("reconcile_failed", error=repr(error), failures=failures, exc_info=error)
+
+    def _missing(self, request: Request) -> str:
+        """What a client says when the key's own object is not there."""
+        return f'{self._sources[0].cls.TYPE.qualified} "{request.name}" not found'
 
     # ---- read your own writes --------------------------------------------------------------------------------------
 

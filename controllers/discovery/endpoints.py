@@ -15,7 +15,7 @@ from controllers.manager import Manager
 from controllers.reconcile import Request, Result
 from informer import patch
 from informer.cache import Stored
-from informer.errors import ApiError, Conflict
+from informer.errors import ApiError, Conflict, NamespaceTerminating
 
 WORKERS = 5  # kube-controller-manager's --concurrent-endpoint-syncs
 BATCH_PERIOD = 0.0  # seconds; kube-controller-manager's --endpoint-updates-batch-period
@@ -102,6 +102,8 @@ class EndpointsController:
         made.raw["subsets"] = subsets
         try:
             await (ctx.create(made) if current is None else ctx.update(made))
+        except NamespaceTerminating:
+            return None  # every create will fail, and the Service's own end is near
         except Conflict:
             raise
         except ApiError as error:

@@ -22,7 +22,7 @@ from controllers.owners import set_controller_reference
 from controllers.reconcile import Request, Result
 from informer import patch
 from informer.cache import Stored
-from informer.errors import ApiError, Conflict
+from informer.errors import ApiError, Conflict, NamespaceTerminating
 
 WORKERS = 5  # kube-controller-manager's --concurrent-service-endpoint-syncs
 BATCH_PERIOD = 0.0  # seconds; kube-controller-manager's --endpointslice-updates-batch-period
@@ -102,6 +102,8 @@ class EndpointSliceController:
         existing = self._slices.of(request, ctx.stored(EndpointSlice, index=(SLICES_INDEX, request.key)))
         try:
             await self._sync(ctx, service, self._desired(ctx, service, backends), existing)
+        except NamespaceTerminating:
+            return None  # every create will fail, and the Service's own end is near
         except Conflict:
             raise
         except ApiError as error:

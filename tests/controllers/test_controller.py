@@ -448,6 +448,28 @@ async def test_what_a_reconciler_awaits_may_be_cancelled_without_ending_the_work
         assert manager.statistics().controllers["site"].outcomes["error"] == 1
 
 
+async def test_an_object_that_is_deleted_under_a_run_is_no_failure_to_worry_about(store: Client) -> None:
+    manager, runs = Manager(client=store), Runs()
+
+    @manager.reconciler(Site)
+    async def reconcile(ctx: Context, request: Request) -> None:
+        found = ctx.get(Site, request)
+        if runs.note(request) == 1:
+            assert found is not None
+            await manager.client.delete(Site, found.name, found.namespace)
+            found.status.ready = 1
+            await ctx.update_status(found)
+
+    with structlog.testing.capture_logs() as logs:
+        async with manager:
+            await manager.client.create(site("a"))
+            await settle()
+            statistics = manager.statistics().controllers["site"]
+    assert statistics.outcomes["error"] == 1
+    told = [(entry["event"], entry["log_level"]) for entry in logs if "reconcile" in entry["event"]]
+    assert told == [("reconcile_overtaken", "info")]
+
+
 async def test_a_conflict_is_retried_and_counted(store: Client) -> None:
     manager, runs = Manager(client=store), Runs()
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import structlog
 
 from controllers.apps.types import Deployment
 from controllers.batch.types import CronJob
-from controllers.core.types import ConfigMap, Event, Namespace, Pod, Secret
+from controllers.core.types import ConfigMap, Event, Namespace, Pod, Secret, Service
 from informer.client import ObjectClient
 from informer.errors import Forbidden, NamespaceTerminating, NotFound
 from informer.resources import Resource, Scheme
@@ -111,6 +112,20 @@ async def test_the_four_of_the_system_are_made_and_cannot_be_deleted(store: Clie
         # Somebody who asks nobody deletes one: it is made again.
         await it.store.delete(Namespace.TYPE.key(None, "kube-public"))
         await it.until(made)
+
+
+async def test_no_controller_fails_over_one_that_goes(store: Client) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with cluster(store, **FAST) as it:
+            await it.client.create(Namespace(name="shop"))
+            service = shop(Service)
+            service.raw["spec"] = {"selector": {"app": "nginx"}, "ports": [{"port": 80}]}
+            for obj in (shop(replicas=3), service):
+                await it.client.create(obj)
+            await pods_run(it, 3)
+            await it.client.delete(Namespace, "shop")
+            await gone(it)
+    assert [each for each in logs if each["log_level"] == "error"] == []
 
 
 async def test_all_that_is_in_it_goes_with_it_and_nothing_is_made_in_it_meanwhile(store: Client) -> None:
