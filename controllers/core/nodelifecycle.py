@@ -19,7 +19,7 @@ from controllers.manager import Manager
 from informer.cache import Stored
 from informer.client import ObjectClient
 from informer.codecs import format_time
-from informer.errors import ApiError, Conflict, NotFound
+from informer.errors import ApiError, NotFound
 from informer.shared import Handler
 
 EVICTION_AFTER = 300.0  # seconds; the toleration of not-ready and unreachable that Kubernetes gives every pod
@@ -74,7 +74,7 @@ class NodeLifecycle:
         self._recorder = events.recorder("node-controller")
         self._grace = grace
         self._eviction = TaintEviction(manager, events, eviction_after)
-        self._collector = PodGC(manager)
+        self.collector = PodGC(manager)
         self._nodes: dict[str, _Watched] = {}
         self._changed: set[str] = set()
         self._wakeup = asyncio.Event()
@@ -90,7 +90,7 @@ class NodeLifecycle:
     def statistics(self) -> NodeStatistics:
         """The controller at this moment."""
         lost = sum(node.marked for node in self._nodes.values())
-        return NodeStatistics(lost=lost, evicted=self._eviction.evicted + self._collector.collected)
+        return NodeStatistics(lost=lost, evicted=self._eviction.evicted + self.collector.collected)
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -103,7 +103,7 @@ class NodeLifecycle:
                 await registration.wait_synced()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._eviction.run(), name="taint eviction")
-                group.create_task(self._collector.run(), name="pod gc")
+                group.create_task(self.collector.run(), name="pod gc")
                 while True:
                     await self._check()
         finally:
@@ -209,7 +209,10 @@ class NodeLifecycle:
         if any(key in (NOT_READY, UNREACHABLE) for key, _ in wanted):
             # Nodes are lost so seldom that looking at every pod then costs less than an index of all of them always.
             pods = self._manager.informer(Pod).cache.list()
-            await asyncio.gather(*(self._lose(stored) for stored in pods if decode_pod(stored).node == name))
+            losses = (self._lose(stored) for stored in pods if decode_pod(stored).node == name)
+            for result in await asyncio.gather(*losses, return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
 
     async def _lose(self, stored: Stored) -> None:
         if not decode_pod(stored).ready:
@@ -219,8 +222,8 @@ class NodeLifecycle:
         set_condition(pod.raw["status"], "Ready", False, stamp, "NodeNotReady")
         try:
             await self._client.update_status(pod)
-        except (Conflict, NotFound) as error:
-            log.info("pod_not_marked", pod=stored.key, error=str(error))
+        except NotFound:
+            return
 
 
 class _Leases(Handler):

@@ -12,7 +12,7 @@ from controllers.batch.types import Job
 from controllers.core.taint_eviction import UNREACHABLE
 from controllers.core.types import Node, Pod
 from informer.errors import Conflict
-from kvstore.api import Client, Compare, DeleteRange, Op, TxnResponse
+from kvstore.api import Client, Compare, DeleteRange, Op, Put, TxnResponse
 from kvstore.client.embedded import EmbeddedClient
 from kvstore.errors import Unavailable
 from tests.controllers.batch.jobs import ended, job, running
@@ -270,6 +270,39 @@ async def test_pods_are_told_why_they_go(store: Client) -> None:
     }
 
 
+class Interfering(EmbeddedClient):
+    """A store in which somebody else writes a pod just before it is told that its node is lost, once."""
+
+    interfered = False
+
+    async def txn(
+        self, compare: Sequence[Compare] = (), success: Sequence[Op] = (), failure: Sequence[Op] = ()
+    ) -> TxnResponse:
+        for op in success:
+            if isinstance(op, Put) and b"NodeNotReady" in op.value and op.key == Pod.TYPE.key("default", "one"):
+                present = await self.get(op.key)
+                if present is not None and not self.interfered:
+                    self.interfered = True
+                    await self.put(op.key, present.value)
+        return await super().txn(compare, success, failure)
+
+
+async def test_a_pod_that_changes_when_its_node_is_lost_is_told_all_the_same(store: EmbeddedClient) -> None:
+    client = Interfering(store._node)
+    async with cluster(store, client=client, eviction_after=1000.0, node_grace=8.0, **QUICK) as it:
+        await there(it)
+        for name in ("one", "two"):
+            await it.client.create(bound(name))
+        await asyncio.sleep(1)
+        it.workloads.nodes.kill("node-2")
+
+        async def told() -> bool:
+            return not any(pod.ready for pod in await it.pods())
+
+        await it.until(told)
+        assert client.interfered
+
+
 class Undeletable(EmbeddedClient):
     """A store in which nothing can be deleted for now."""
 
@@ -323,6 +356,30 @@ async def test_pods_of_a_node_that_has_gone_before_the_start_are_collected(store
     async with cluster(store, **QUICK) as it:
         await gone(it, "orphan")
         assert await it.exists(Pod, "kept")
+
+
+async def test_a_pod_on_a_node_that_never_was_is_collected(store: Client) -> None:
+    async with cluster(store, **QUICK) as it:
+        await there(it)
+        await it.client.create(bound("ghost", "node-9"))
+        await asyncio.sleep(39)
+        assert await it.exists(Pod, "ghost")
+        await asyncio.sleep(22)
+        assert not await it.exists(Pod, "ghost")
+
+
+async def test_of_many_ended_pods_the_oldest_are_collected(store: Client) -> None:
+    async with cluster(store, **QUICK) as it:
+        await there(it)
+        it.workloads.node_lifecycle.collector.threshold = 2
+        await it.client.create(bound("runs"))
+        for name in ("d", "c", "b", "a"):
+            made = await it.client.create(bound(name))
+            made.status.phase = "Succeeded"
+            await it.client.update_status(made)
+            await asyncio.sleep(1)
+        await asyncio.sleep(20)
+        assert {pod.name for pod in await it.pods()} == {"a", "b", "runs"}
 
 
 async def test_a_node_that_is_made_anew_in_time_keeps_its_pods(store: Client) -> None:
