@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from controllers.core.affinity import Affinity, PodSchedulingGate, TopologySpreadConstraint, validate_placement
 from controllers.core.defaults import default_pod_spec, pod_requests_from_limits
 from controllers.core.label_selector import LabelSelector
+from controllers.core.pod_changes import validate_pod_changes
 from controllers.core.quantities import scaled
 from informer import patch
 from informer.errors import Invalid
@@ -195,7 +196,8 @@ class Pod(Resource, group="", version="v1", short_names=("po",)):
             raise Invalid("spec.nodeName", "cannot be set until all schedulingGates have been cleared")
 
     def validate_update(self, old: Pod) -> None:
-        """Scheduling gates only go."""
+        """Little changes in a pod, and scheduling gates only go."""
+        validate_pod_changes(old.raw["spec"], self.raw["spec"])
         gates = self.raw["spec"].get("schedulingGates")
         if gates:
             before = {gate["name"] for gate in old.raw["spec"].get("schedulingGates") or ()}
@@ -415,6 +417,11 @@ class Service(Resource, group="", version="v1", short_names=("svc",)):
         spec.setdefault("sessionAffinity", "None")
         if spec["type"] != "ExternalName":
             spec.setdefault("internalTrafficPolicy", "Cluster")
+            if spec.get("clusterIP"):
+                spec.setdefault("clusterIPs", [spec["clusterIP"]])
+            if spec.get("clusterIP") == "None" and spec.get("selector"):
+                spec.setdefault("ipFamilies", ["IPv4"])
+                spec.setdefault("ipFamilyPolicy", "SingleStack")
         for port in spec.get("ports") or ():
             port.setdefault("protocol", "TCP")
             if port.get("targetPort") in (None, 0, "") and spec.get("clusterIP") != "None":
@@ -432,6 +439,26 @@ class Service(Resource, group="", version="v1", short_names=("svc",)):
                 raise Invalid(f"spec.ports[{index}].port", f"expected a port from 1 to 65535, got {port.port}")
             if len(ports) > 1 and not port.name:
                 raise Invalid(f"spec.ports[{index}].name", "required")
+            if any(port.name == each.name for each in ports[:index]):
+                raise Invalid(f"spec.ports[{index}].name", f"duplicate value: {port.name}")
+            if any((port.protocol, port.port) == (each.protocol, each.port) for each in ports[:index]):
+                raise Invalid(f"spec.ports[{index}]", f"duplicate value: {port.port}/{port.protocol}")
+        if self.spec.type == "ExternalName" and not self.spec.external_name:
+            raise Invalid("spec.externalName", "required")
+
+    def prepare_update(self, old: Service) -> None:
+        """Who does not name its address keeps it."""
+        before, after = old.raw["spec"], self.raw["spec"]
+        if after["type"] != "ExternalName" and not after.get("clusterIP") and before.get("clusterIP"):
+            for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+                if before.get(field) and not after.get(field):
+                    after[field] = before[field]
+
+    def validate_update(self, old: Service) -> None:
+        """Its address stays as long as it has one."""
+        before = old.raw["spec"].get("clusterIP")
+        if before and self.spec.type != "ExternalName" and self.spec.cluster_ip != before:
+            raise Invalid("spec.clusterIPs[0]", "may not change once set")
 
 
 class ConfigMap(Resource, group="", version="v1", short_names=("cm",), status=False):
@@ -440,6 +467,10 @@ class ConfigMap(Resource, group="", version="v1", short_names=("cm",), status=Fa
     data: dict[str, str]
     binary_data: dict[str, str]
     immutable: bool = False
+
+    def validate_update(self, old: ConfigMap) -> None:
+        """One that is immutable stays as it is."""
+        _check_immutable(old, self, ("data", "binaryData"))
 
 
 class Secret(Resource, group="", version="v1", status=False):
@@ -457,6 +488,22 @@ class Secret(Resource, group="", version="v1", status=False):
         if plain:
             encoded = {key: base64.b64encode(value.encode()).decode() for key, value in plain.items()}
             self.raw["data"] = {**(self.raw.get("data") or {}), **encoded}
+
+    def validate_update(self, old: Secret) -> None:
+        """Its type stays, and one that is immutable stays as it is."""
+        if self.type != old.type:
+            raise Invalid("type", "field is immutable")
+        _check_immutable(old, self, ("data",))
+
+
+def _check_immutable(old: ConfigMap | Secret, new: ConfigMap | Secret, fields: tuple[str, ...]) -> None:
+    if not old.immutable:
+        return
+    if not new.immutable:
+        raise Invalid("immutable", "field is immutable when `immutable` is set")
+    for field in fields:
+        if not patch.semantic_equal(old.raw.get(field), new.raw.get(field)):
+            raise Invalid(field, "field is immutable when `immutable` is set")
 
 
 class ServiceAccount(Resource, group="", version="v1", short_names=("sa",), status=False):

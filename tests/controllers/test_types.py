@@ -18,6 +18,8 @@ from kvstore.client import EmbeddedClient
 from kvstore.node import Node as Store
 from kvstore.node import NodeOptions
 
+TOLERATION = {"key": "a", "operator": "Exists", "effect": "NoExecute"}
+
 
 @pytest.fixture
 async def objects(tmp_path: Path) -> AsyncIterator[ObjectClient]:
@@ -316,3 +318,96 @@ def test_camel_case_of_acronyms() -> None:
     assert Container(name="c", image="x").raw == {"name": "c", "image": "x"}
     assert Event(name="e", involved_object={"kind": "Pod"}).raw["involvedObject"] == {"kind": "Pod"}
     assert not ConfigMap.TYPE.status
+
+
+@pytest.mark.parametrize(
+    ("made", "change", "problem"),
+    [
+        (ConfigMap(name="x", data={"a": "b"}, immutable=True), {"data": {"a": "c"}}, "data: field is immutable when"),
+        (ConfigMap(name="x", immutable=True), {"immutable": False}, "immutable: field is immutable when"),
+        (ConfigMap(name="x", data={"a": "b"}, immutable=True), {"metadata": {"labels": {"a": "b"}}}, ""),
+        (Secret(name="x", data={"a": "eA=="}, immutable=True), {"stringData": {"a": "y"}}, "data: field is immutable"),
+        (Secret(name="x"), {"type": "other"}, "type: field is immutable"),
+        (
+            Service(name="x", spec={"ports": [{"port": 80}], "clusterIP": "10.96.0.9"}),
+            {"spec": {"clusterIP": "10.96.0.8"}},
+            "spec.clusterIPs[0]: may not change once set",
+        ),
+        (
+            Service(name="x", spec={"ports": [{"port": 80}], "clusterIP": "10.96.0.9"}),
+            {"spec": {"type": "ExternalName", "externalName": "example.com", "clusterIP": ""}},
+            "",
+        ),
+    ],
+)
+async def test_what_may_change(objects: ObjectClient, made: Resource, change: dict[str, Any], problem: str) -> None:
+    await objects.create(made)
+    if not problem:
+        await objects.patch(type(made), "x", change)
+        return
+    with pytest.raises(Invalid) as caught:
+        await objects.patch(type(made), "x", change)
+    assert str(caught.value).startswith(problem)
+
+
+async def test_a_service_that_does_not_name_its_address_keeps_it(objects: ObjectClient) -> None:
+    await objects.create(Service(name="x", spec={"ports": [{"port": 80}], "clusterIP": "10.96.0.9"}))
+    changed = await objects.patch(Service, "x", {"spec": {"clusterIP": None, "clusterIPs": None}})
+    assert (changed.spec.cluster_ip, changed.spec.cluster_ips) == ("10.96.0.9", ["10.96.0.9"])
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"containers": [{"name": "c", "image": "nginx:2"}]}, ""),
+        ({"nodeName": "n1"}, ""),
+        ({"activeDeadlineSeconds": 5}, ""),
+        ({"tolerations": [TOLERATION | {"tolerationSeconds": 5}, {"operator": "Exists"}]}, ""),
+        ({"tolerations": []}, "spec.tolerations: existing toleration can not be modified"),
+        ({"restartPolicy": "Never"}, "spec: pod updates may not change fields other than"),
+        ({"containers": [{"name": "c", "image": "nginx:2", "command": ["x"]}]}, "spec: pod updates may not"),
+        ({"nodeSelector": {"a": "b"}}, "spec: pod updates may not change fields other than"),
+        ({"hostname": "h"}, "spec: pod updates may not change fields other than"),
+    ],
+)
+async def test_what_may_change_in_a_pod(objects: ObjectClient, change: dict[str, Any], problem: str) -> None:
+    made = await objects.create(pod(tolerations=[TOLERATION]))
+    made.raw["spec"].update(change)
+    if not problem:
+        made = await objects.update(made)
+        return
+    with pytest.raises(Invalid) as caught:
+        await objects.update(made)
+    assert str(caught.value).startswith(problem)
+
+
+async def test_a_pod_gets_its_node_once_and_a_gated_one_may_say_where(objects: ObjectClient) -> None:
+    made = await objects.create(pod(schedulingGates=[{"name": "g"}]))
+    made.raw["spec"]["nodeSelector"] = {"disk": "ssd"}
+    made = await objects.update(made)
+    del made.raw["spec"]["schedulingGates"]
+    made = await objects.update(made)
+    made.spec.node_name = "n1"
+    made = await objects.update(made)
+    made.spec.node_name = "n2"
+    with pytest.raises(Invalid, match=r"^spec: pod updates may not change"):
+        await objects.update(made)
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ({"type": "ExternalName"}, "spec.externalName: required"),
+        ({"ports": [{"name": "a", "port": 1}, {"name": "a", "port": 2}]}, "spec.ports[1].name: duplicate value: a"),
+        ({"ports": [{"name": "a", "port": 1}, {"name": "b", "port": 1}]}, "spec.ports[1]: duplicate value: 1/TCP"),
+    ],
+)
+def test_services_that_are_refused(spec: dict[str, Any], problem: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        admitted(Service(name="s", spec=spec))
+    assert str(caught.value) == problem
+
+
+def test_a_headless_service_has_no_addresses_and_says_so() -> None:
+    spec = admitted(Service(name="s", spec={"clusterIP": "None", "selector": {"a": "b"}}))["spec"]
+    assert (spec["clusterIPs"], spec["ipFamilies"], spec["ipFamilyPolicy"]) == (["None"], ["IPv4"], "SingleStack")
