@@ -9,7 +9,7 @@ from itertools import groupby
 import click
 
 from controllers.cli.choosing import chosen_targets
-from controllers.cli.columns.events import event_time
+from controllers.cli.columns.events import event_order
 from controllers.cli.errors import CliError
 from controllers.cli.field_selector import FieldSelector
 from controllers.cli.forms import TABLE, Form, Output
@@ -162,7 +162,7 @@ def _by_time(found: list[Resource]) -> list[Resource]:
     return [
         obj
         for cls, group in groupby(found, type)
-        for obj in (sorted(group, key=lambda each: event_time(each.raw)) if cls is Event else group)
+        for obj in (sorted(group, key=lambda each: event_order(each.raw)) if cls is Event else group)
     ]
 
 

@@ -30,6 +30,28 @@ def lines(text: str) -> list[str]:
     return inspect.cleandoc(text).splitlines()
 
 
+def test_a_template() -> None:
+    """In kubectl's order, a command as it writes them."""
+    container = {"name": "c", "image": "db:1", "readinessProbe": {"exec": {"command": ["pg_isready", "-U", "shop"]}}}
+    spread = {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1}
+    spec = {"priorityClassName": "front", "containers": [container], "topologySpreadConstraints": [spread]}
+    found = page("daemonsets.apps", {"spec": {"selector": {}, "template": {"spec": spec}}})
+    assert "      Readiness:    exec [pg_isready -U shop] delay=0s timeout=0s period=0s #success=0 #failure=0" in found
+    titles = [line.partition(":")[0].strip() for line in found]
+    at = titles.index("Volumes")
+    wanted = ["Volumes", "Topology Spread Constraints", "Priority Class Name", "Node-Selectors", "Tolerations"]
+    assert titles[at : at + 5] == wanted
+
+
+def test_events_of_the_same_second_are_told_in_the_order_in_which_they_were_seen() -> None:
+    def event(reason: str, revision: str) -> Raw:
+        return {"reason": reason, "lastTimestamp": "2026-01-01T00:09:00Z", "metadata": {"resourceVersion": revision}}
+
+    told = [event("Third", "101"), event("Second", "100"), event("First", "99")]
+    text = describe_object({"metadata": {"name": "q"}}, "configmaps", Related([], [], told, NOW, {}))
+    assert [word for word in text.split() if word in ("First", "Second", "Third")] == ["First", "Second", "Third"]
+
+
 def test_a_stateful_set() -> None:
     claim = {
         "metadata": {"name": "data"},

@@ -15,6 +15,11 @@ def event_time(raw: Raw) -> str:
     return raw.get("lastTimestamp") or raw.get("eventTime") or raw.get("firstTimestamp") or ""
 
 
+def event_order(raw: Raw) -> tuple[str, int]:
+    """Sorts events by when they were last seen, those of one second by when that was written."""
+    return event_time(raw), int(raw["metadata"].get("resourceVersion") or 0)
+
+
 def _event(raw: Raw, now: datetime) -> Sequence[str]:
     about, source = mapping(raw, "involvedObject"), mapping(raw, "source")
     said_by = [part for part in (source.get("component") or raw.get("reportingComponent"), source.get("host")) if part]

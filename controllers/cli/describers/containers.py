@@ -64,7 +64,7 @@ def _probe(probe: Raw) -> str:
     elif tcp is not None:
         what = f"tcp-socket {tcp.get('host', '')}:{tcp.get('port')}"
     elif command is not None:
-        what = f"exec {command.get('command')}"
+        what = f"exec [{' '.join(command.get('command') or ())}]"
     elif grpc is not None:
         what = f"grpc <pod>:{grpc.get('port')}"
     return (

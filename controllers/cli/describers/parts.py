@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from controllers.cli.columns.batch import job_status
-from controllers.cli.columns.events import event_time
+from controllers.cli.columns.events import event_order, event_time
 from controllers.cli.columns.nodes import node_status
 from controllers.cli.columns.pods import pod_status
 from controllers.cli.describers.related import Related
@@ -130,7 +130,7 @@ def events(page: Page, related: Related) -> None:
         page.field("Events", NONE)
         return
     rows = []
-    for each in sorted(related.events, key=event_time):
+    for each in sorted(related.events, key=event_order):
         when = age(event_time(each), related.now)
         if number(each, "count") > 1:
             first = age(each.get("firstTimestamp"), related.now)

@@ -22,9 +22,11 @@ def pod_template(page: Page, template: Any) -> None:
     containers(page, "Init Containers", items(spec, "initContainers"), {})
     containers(page, "Containers", items(spec, "containers"), {})
     volumes(page, spec)
+    _spread(page, spec)
+    if spec.get("priorityClassName"):
+        page.field("Priority Class Name", spec["priorityClassName"])
     page.many("Node-Selectors", pairs(spec.get("nodeSelector")))
     page.many("Tolerations", [toleration(each) for each in items(spec, "tolerations")])
-    _spread(page, spec)
 
 
 def _spread(page: Page, spec: Raw) -> None:
