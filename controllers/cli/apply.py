@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
-from controllers.cli.applying import write_manifests
-from controllers.cli.options import KubectlCommand, file_options, global_options, namespace_option
+from controllers.cli.applying import Writing, writing_options
+from controllers.cli.options import KubectlCommand, global_options
 from controllers.cli.session import Session, with_session
-from controllers.cli.telling import dry_run_option, output_option
 from informer.errors import NotFound
 from informer.resources import Resource
 
@@ -18,20 +15,10 @@ from informer.resources import Resource
     cls=KubectlCommand,
     epilog="Examples: `apply -f web.yaml`, `apply -f manifests/ -n staging`, `... | listwatch apply -f -`.",
 )
-@file_options
-@namespace_option
-@dry_run_option
-@output_option
+@writing_options
 @global_options
 @with_session
-async def apply(
-    session: Session,
-    files: Sequence[str],
-    recursive: bool,
-    namespace: str | None,
-    dry_run: bool,
-    output: str | None,
-) -> int:
+async def apply(session: Session, writing: Writing) -> int:
     """Make objects agree with manifests, YAML or JSON, any number of documents a file.
 
     All of them are read and checked before the first is applied: a mistake in one means that nothing is done. What the
@@ -39,12 +26,12 @@ async def apply(
     """
 
     async def one(obj: Resource) -> tuple[Resource, str]:
-        if dry_run:
+        if writing.dry_run:
             return obj, await _would_be(session, obj)
         applied = await session.objects.apply(obj)
         return applied.object, applied.outcome
 
-    return await write_manifests(session, files, recursive, namespace, one, "applied", output=output, dry_run=dry_run)
+    return await writing.each(session, one, "applied")
 
 
 async def _would_be(session: Session, obj: Resource) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
-from controllers.cli.applying import write_manifests
+from controllers.cli.applying import Writing, writing_options
 from controllers.cli.editing import TRIES
-from controllers.cli.options import KubectlCommand, file_options, global_options, namespace_option
+from controllers.cli.options import KubectlCommand, global_options
 from controllers.cli.session import Session, with_session
-from controllers.cli.telling import dry_run_option, output_option
 from informer.patch import copy
 from informer.resources import Resource
 from informer.retry import retry_on_conflict
@@ -20,29 +17,19 @@ from informer.retry import retry_on_conflict
     cls=KubectlCommand,
     epilog="Examples: `replace -f web.yaml`, `get deploy/web -o yaml | ... | listwatch replace -f -`.",
 )
-@file_options
-@namespace_option
-@dry_run_option
-@output_option
+@writing_options
 @global_options
 @with_session
-async def replace(
-    session: Session,
-    files: Sequence[str],
-    recursive: bool,
-    namespace: str | None,
-    dry_run: bool,
-    output: str | None,
-) -> int:
+async def replace(session: Session, writing: Writing) -> int:
     """Make objects what manifests say, and nothing else: what a manifest leaves out is gone.
 
     They have to be there. A manifest with a resourceVersion is refused if the object has changed since.
     """
 
     async def one(obj: Resource) -> tuple[Resource, str]:
-        return (await _check(session, obj) if dry_run else await _replace(session, obj)), "replaced"
+        return (await _check(session, obj) if writing.dry_run else await _replace(session, obj)), "replaced"
 
-    return await write_manifests(session, files, recursive, namespace, one, "replaced", output=output, dry_run=dry_run)
+    return await writing.each(session, one, "replaced")
 
 
 async def _check(session: Session, obj: Resource) -> Resource:

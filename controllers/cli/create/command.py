@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 
-from controllers.cli.applying import write_manifests
-from controllers.cli.options import file_options, global_options, kubectl_spelling, namespace_option
+from controllers.cli.applying import Writing, writing_options
+from controllers.cli.options import global_options, kubectl_spelling
 from controllers.cli.session import Session, with_session
-from controllers.cli.telling import dry_run_option, output_option
 from informer.resources import Resource
 
 if TYPE_CHECKING:
@@ -89,38 +87,21 @@ class Creators(click.Group):
     epilog="Examples: `create -f web.yaml`, `create deployment web --image=nginx --dry-run=client -o yaml`, "
     "`create job now --from=cronjob/nightly`.",
 )
-@file_options
-@namespace_option
-@dry_run_option
-@output_option
+@writing_options
 @global_options
 @click.pass_context
-def create(
-    ctx: click.Context,
-    files: Sequence[str],
-    recursive: bool,
-    namespace: str | None,
-    dry_run: bool,
-    output: str | None,
-) -> int | None:
+def create(ctx: click.Context, writing: Writing) -> int | None:
     """Create objects from manifests, or one of a kind by options; one that is there already is an error."""
     if ctx.invoked_subcommand is not None:
-        if files:
+        if writing.files:
             raise click.UsageError("create either from manifests, or a KIND NAME by options")
         return None
-    return _from_files(files, recursive, namespace, dry_run, output)
+    return _from_files(writing)
 
 
 @with_session
-async def _from_files(
-    session: Session,
-    files: Sequence[str],
-    recursive: bool,
-    namespace: str | None,
-    dry_run: bool,
-    output: str | None,
-) -> int:
+async def _from_files(session: Session, writing: Writing) -> int:
     async def one(obj: Resource) -> tuple[Resource, str]:
-        return obj if dry_run else await session.objects.create(obj), "created"
+        return obj if writing.dry_run else await session.objects.create(obj), "created"
 
-    return await write_manifests(session, files, recursive, namespace, one, "created", output=output, dry_run=dry_run)
+    return await writing.each(session, one, "created")
