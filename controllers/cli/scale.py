@@ -7,17 +7,19 @@ from functools import partial
 
 import click
 
+from controllers.cli.choosing import chosen
 from controllers.cli.editing import TRIES
 from controllers.cli.errors import CliError
 from controllers.cli.options import (
     KubectlCommand,
+    file_options,
     global_options,
     namespace_option,
     resource_arguments,
     selector_option,
 )
 from controllers.cli.session import Session, with_session
-from controllers.cli.targets import parse_targets, read_targets, reference
+from controllers.cli.targets import reference
 from controllers.cli.telling import dry_run_option, output_option, tell
 from informer.errors import ApiError, Invalid
 from informer.resources import Resource
@@ -32,6 +34,8 @@ from informer.scale import MOST_REPLICAS, scale_of
 @resource_arguments
 @click.option("--replicas", type=click.IntRange(0, MOST_REPLICAS), required=True, help="How many.")
 @click.option("--current-replicas", type=click.IntRange(min=0), help="Only if it has so many now.")
+@click.option("--all", "everything", is_flag=True, help="All objects of the kinds named, in the namespace.")
+@file_options
 @namespace_option
 @selector_option
 @dry_run_option
@@ -43,18 +47,18 @@ async def scale(
     resources: Sequence[str],
     replicas: int,
     current_replicas: int | None,
+    everything: bool,
+    files: Sequence[str],
+    recursive: bool,
     namespace: str | None,
     selector: str,
     dry_run: bool,
     output: str | None,
 ) -> int:
     """Set the number of replicas of Deployments, ReplicaSets, or any kind that has a scale or a spec.replicas."""
-    targets = parse_targets(session.kinds, resources, namespace)
-    if any(target.name is None for target in targets) and not selector:
-        raise click.UsageError("name the objects, or select them by -l")
-    found, problems = await read_targets(session.objects, targets, selector)
-    if not found and not problems:
-        raise CliError("no objects passed to scale")
+    found, problems = await chosen(
+        session, resources, namespace, selector=selector, everything=everything, files=files, recursive=recursive
+    )
 
     async def one(obj: Resource) -> None:
         cls, version = type(obj), None

@@ -190,6 +190,9 @@ def test_scale(web: Path, cli: Cli) -> None:
     assert cli("scale", "deploy/web", "--replicas=-1").code == 2
     assert cli("scale", "deploy/web", "--replicas=2147483648").code == 2
     assert cli("scale", "deploy", "-l", "app=web", "--replicas=2").out == "deployment.apps/web scaled\n"
+    assert cli("scale", "deploy", "--all", "--replicas=3").out == "deployment.apps/web scaled\n"
+    assert cli("scale", "deploy", "--replicas=3").code == 2
+    assert cli("scale", "deploy", "-l", "no=such", "--replicas=3").err == "error: no objects found\n"
 
 
 def test_delete(web: Path, cli: Cli) -> None:
