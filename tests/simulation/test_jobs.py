@@ -90,7 +90,7 @@ async def check(store: Client, life: Life) -> None:
     invariants.check_counts(revisions)
     invariants.check_nothing_is_lost(revisions)
     invariants.check_indexes(revisions)
-    invariants.check_active(revisions)
+    invariants.check_active(revisions, life.times)
     invariants.check_ends(revisions)
     invariants.check_schedule(revisions)
     check_owned(revisions[-1])
