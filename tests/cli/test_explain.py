@@ -192,6 +192,7 @@ def test_what_could_come_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert offered("label", "gadget", "sh") == ["shop"]
     assert offered("patch", "gadget/b") == ["gadget/blog"]
     assert offered("set", "e") == ["env"]
+    assert offered("set", "image", "gadget/b") == offered("set", "env", "gadget/b") == ["gadget/blog"]
     assert offered("drain", "no-such") == []
     assert offered("get", "nope", "") == offered("get", "nope/") == offered("get", "a/b/c") == []
 

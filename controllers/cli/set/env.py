@@ -10,7 +10,7 @@ import click
 
 from controllers.cli.choosing import chosen
 from controllers.cli.errors import CliError
-from controllers.cli.options import KubectlCommand
+from controllers.cli.options import KubectlCommand, completing
 from controllers.cli.raw import items
 from controllers.cli.session import Session, with_session
 from controllers.cli.set.command import containers_of, containers_option, named, set_each, setting_options
@@ -24,23 +24,28 @@ _NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
     cls=KubectlCommand,
     epilog="Examples: `set env deploy/web LEVEL=debug`, `set env deploy/web LEVEL-`, `set env deploy/web --list`.",
 )
-@click.argument("arguments", nargs=-1, metavar="KIND[/NAME] [NAME]... KEY=VALUE... KEY-...")
+@click.argument(
+    "resources",
+    nargs=-1,
+    metavar="KIND[/NAME] [NAME]... KEY=VALUE... KEY-...",
+    shell_complete=completing("resources"),
+)
 @click.option("--list", "listing", is_flag=True, help="Show what there is.")
 @containers_option
 @setting_options
 @with_session
-async def env(session: Session, /, arguments: Sequence[str], listing: bool, names: str, **options: Any) -> int:
+async def env(session: Session, /, resources: Sequence[str], listing: bool, names: str, **options: Any) -> int:
     """Set environment variables of containers by KEY=VALUE, and remove them by KEY-."""
-    resources = [each for each in arguments if "=" not in each and not each.endswith("-")]
-    new = dict(each.split("=", 1) for each in arguments if "=" in each)
-    gone = [each[:-1] for each in arguments if "=" not in each and each.endswith("-")]
+    named_ones = [each for each in resources if "=" not in each and not each.endswith("-")]
+    new = dict(each.split("=", 1) for each in resources if "=" in each)
+    gone = [each[:-1] for each in resources if "=" not in each and each.endswith("-")]
     for name in (*new, *gone):
         if not _NAME.fullmatch(name):
             raise click.UsageError(f'"{name}" is no name of an environment variable')
     if both := new.keys() & set(gone):
         raise click.UsageError(f"can not both modify and remove a variable in the same command: {min(both)}")
     if listing:
-        return await _list(session, resources, names, **options)
+        return await _list(session, named_ones, names, **options)
     if not new and not gone:
         raise click.UsageError("at least one environment variable must be provided: KEY=VALUE or KEY-")
 
@@ -62,7 +67,7 @@ async def env(session: Session, /, arguments: Sequence[str], listing: bool, name
                 container.pop("env", None)
         return changed
 
-    return await set_each(session, resources, change, "env updated", **options)
+    return await set_each(session, named_ones, change, "env updated", **options)
 
 
 async def _list(session: Session, resources: Sequence[str], names: str, **options: Any) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from controllers.cli.options import KubectlCommand
+from controllers.cli.options import KubectlCommand, completing
 from controllers.cli.session import Session, with_session
 from controllers.cli.set.command import named, set_each, setting_options
 from informer.resources import Resource
@@ -17,13 +17,18 @@ from informer.resources import Resource
     cls=KubectlCommand,
     epilog="Examples: `set image deployment/web nginx=nginx:1.27`, `set image deploy web '*=web:2'`.",
 )
-@click.argument("arguments", nargs=-1, metavar="KIND[/NAME] [NAME]... CONTAINER=IMAGE...")
+@click.argument(
+    "resources",
+    nargs=-1,
+    metavar="KIND[/NAME] [NAME]... CONTAINER=IMAGE...",
+    shell_complete=completing("resources"),
+)
 @setting_options
 @with_session
-async def image(session: Session, /, arguments: Sequence[str], **options: Any) -> int:
+async def image(session: Session, /, resources: Sequence[str], **options: Any) -> int:
     """Change the images of containers; `*` is every container."""
-    resources = [argument for argument in arguments if "=" not in argument]
-    images = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    named_ones = [argument for argument in resources if "=" not in argument]
+    images = dict(argument.split("=", 1) for argument in resources if "=" in argument)
     if not images:
         raise click.UsageError("say which image: CONTAINER=IMAGE")
     if empty := [name for name, value in images.items() if not name or not value]:
@@ -37,4 +42,4 @@ async def image(session: Session, /, arguments: Sequence[str], **options: Any) -
                 each["image"] = wanted
         return changed
 
-    return await set_each(session, resources, change, "image updated", **options)
+    return await set_each(session, named_ones, change, "image updated", **options)
