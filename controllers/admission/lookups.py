@@ -12,6 +12,7 @@ from informer.resources import Resource
 
 if TYPE_CHECKING:
     from controllers.manager import Manager
+    from informer.cache import Cache
 
 R = TypeVar("R", bound=Resource)
 
@@ -59,7 +60,7 @@ class CachedLookups:
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
-        self._namespaces: dict[str, Namespace] = {}  # as last decoded
+        self._namespaces: dict[str, Namespace] = {}  # as last decoded, of those that are there
 
     @property
     def client(self) -> ObjectClient:
@@ -77,9 +78,14 @@ class CachedLookups:
                 known = self._namespaces.get(name)
                 if known is None or known.metadata.resource_version != stored.revision:
                     known = self._namespaces[name] = Namespace.decode(stored.data, stored.revision)
+                    self._forget_others(informer.cache)
                 return known
-            self._namespaces.pop(name, None)
         return await _get(self.client, name)
+
+    def _forget_others(self, cache: Cache) -> None:
+        if len(self._namespaces) > len(cache):
+            there = {name: each for name, each in self._namespaces.items() if cache.get(name) is not None}
+            self._namespaces = there
 
     async def of(self, cls: type[R], namespace: str | None) -> Sequence[R]:
         """See `Lookups.of`. O(number found)."""

@@ -106,8 +106,9 @@ class PodUsage:
     def __init__(self, manager: Manager, backends: Backends) -> None:
         self._manager = manager
         self._backends = backends
-        # Service -> the revision of the pods' cache, and how many of its pods were ready then.
-        self._sharing: dict[str, tuple[str, int]] = {}
+        # At a revision of the pods' cache: how many pods of a Service, at its own revision, were ready.
+        self._sharing: dict[tuple[str, str], int] = {}
+        self._shared_at = ""
 
     def of(self, pod: Stored, now: datetime, container: str = "") -> dict[str, int]:
         """What a pod, or one container of it, uses: name -> thousandths. None of it if the pod does not run.
@@ -141,12 +142,16 @@ class PodUsage:
 
     def _ready(self, service: Stored) -> int:
         revision = self._manager.informer(Pod).cache.revision
-        known = self._sharing.get(service.key)
-        if known is None or known[0] != revision:
+        if self._shared_at != revision:
+            self._sharing.clear()
+            self._shared_at = revision
+        known = self._sharing.get((service.key, service.revision))
+        if known is None:
             selector = Service.decode(service.data, service.revision).spec.selector
             pods = self._backends.selected(service.namespace, selector)
-            known = self._sharing[service.key] = (revision, sum(_ready(_look(each)) for each in pods))
-        return known[1]
+            known = sum(_ready(_look(each)) for each in pods)
+            self._sharing[service.key, service.revision] = known
+        return known
 
 
 def metrics_of(obj: Resource, now: datetime) -> dict[str, int]:

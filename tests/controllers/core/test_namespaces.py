@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
+from controllers.admission import CachedLookups
 from controllers.apps.types import Deployment
 from controllers.batch.types import CronJob
 from controllers.core.types import ConfigMap, Event, Namespace, Pod, Secret, Service
@@ -296,3 +297,17 @@ async def test_it_can_be_made_again_once_it_is_gone(store: Client) -> None:
             await it.client.delete(Namespace, "shop")
             await gone(it)
         assert (await it.client.list(CronJob, "shop")).items == []
+
+
+async def test_admission_remembers_no_more_namespaces_than_there_are(store: Client) -> None:
+    async with cluster(store, **FAST) as it:
+        lookups = CachedLookups(it.manager)
+        await asyncio.sleep(1)
+        for number in range(9):
+            await it.client.create(Namespace(name=f"space-{number}"))
+            await asyncio.sleep(0.1)
+            assert await lookups.namespace(f"space-{number}") is not None
+            await it.client.delete(Namespace, f"space-{number}")
+            await gone(it, f"space-{number}")
+        there = len(await it.client.list(Namespace))
+        assert len(lookups._namespaces) <= there + 1
