@@ -43,6 +43,35 @@ def test_a_template() -> None:
     assert titles[at : at + 5] == wanted
 
 
+def test_what_a_container_is_and_was() -> None:
+    """A crash loop: how it ended and when."""
+    last = {
+        "reason": "Error", "exitCode": 137, "signal": 9,
+        "startedAt": "2026-01-01T00:05:00Z", "finishedAt": "2026-01-01T00:06:00Z",
+    }  # fmt: skip
+    states = [
+        {"name": "a", "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
+         "lastState": {"terminated": last}, "restartCount": 3},
+        {"name": "b", "state": {"running": {"startedAt": "2026-01-01T00:06:00Z"}}, "lastState": {}, "ready": True},
+        {"name": "c", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}},
+    ]  # fmt: skip
+    ports = [{"containerPort": 80, "hostPort": 8080}]
+    named: list[Raw] = [{"name": name, "image": "x", "ports": ports} for name in "abc"]
+    everywhere = [{"operator": "Exists"}]
+    found = page(
+        "pods", {"spec": {"containers": named, "tolerations": everywhere}, "status": {"containerStatuses": states}}
+    )
+    text = "\n".join(" ".join(line.split()) for line in found)
+    assert (
+        "a: Image: x Port: 80/TCP Host Port: 8080/TCP State: Waiting Reason: CrashLoopBackOff Message: back-off 10s "
+        "Last State: Terminated Reason: Error Exit Code: 137 Signal: 9 "
+        "Started: 2026-01-01T00:05:00Z Finished: 2026-01-01T00:06:00Z Ready: false Restart Count: 3"
+    ) in text.replace("\n", " ")
+    assert "State: Running\nStarted: 2026-01-01T00:06:00Z\nReady: true" in text
+    assert "State: Terminated\nReason: Completed\nExit Code: 0\nReady: false" in text
+    assert "Tolerations: op=Exists" in text
+
+
 def test_events_of_the_same_second_are_told_in_the_order_in_which_they_were_seen() -> None:
     def event(reason: str, revision: str) -> Raw:
         return {"reason": reason, "lastTimestamp": "2026-01-01T00:09:00Z", "metadata": {"resourceVersion": revision}}
@@ -87,6 +116,7 @@ def test_a_stateful_set() -> None:
             c:
               Image:        db:1
               Port:         <none>
+              Host Port:    <none>
               Environment:  <none>
               Mounts:       <none>
           Volumes:         <none>

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from controllers.cli.page import Page
-from controllers.cli.raw import Raw, dig, items, number
+from controllers.cli.raw import Raw, dig, items, mapping, number, text
+
+# Of a state: field and title, in kubectl's order.
+_DETAILS = {
+    "reason": "Reason",
+    "message": "Message",
+    "exitCode": "Exit Code",
+    "signal": "Signal",
+    "startedAt": "Started",
+    "finishedAt": "Finished",
+}
 
 
 def containers(page: Page, title: str, found: Sequence[Raw], states: Mapping[str, Raw]) -> None:
@@ -22,6 +32,8 @@ def _container(page: Page, container: Raw, state: Raw | None) -> None:
     page.field("Image", container.get("image"))
     ports = [f"{port.get('containerPort')}/{port.get('protocol', 'TCP')}" for port in items(container, "ports")]
     page.field("Ports" if len(ports) > 1 else "Port", ", ".join(ports))
+    hosts = [f"{number(port, 'hostPort')}/{port.get('protocol', 'TCP')}" for port in items(container, "ports")]
+    page.field("Host Ports" if len(hosts) > 1 else "Host Port", ", ".join(hosts))
     for field, title in (("command", "Command"), ("args", "Args")):
         if container.get(field):
             page.many(title, map(str, container[field]))
@@ -44,13 +56,14 @@ def _container(page: Page, container: Raw, state: Raw | None) -> None:
 
 
 def _container_state(page: Page, status: Raw) -> None:
-    for title, state in (("State", dig(status, "state") or {}), ("Last State", dig(status, "lastState") or {})):
-        for kind in ("waiting", "running", "terminated"):
-            if kind in state:
-                details = state[kind] or {}
-                since = f" since {details['startedAt']}" if kind == "running" and details.get("startedAt") else ""
-                why = f" ({details['reason']})" if details.get("reason") else ""
-                page.field(title, f"{kind.title()}{why}{since}")
+    for title, field in (("State", "state"), ("Last State", "lastState")):
+        for kind, details in mapping(status, field).items():
+            page.field(title, kind.title())
+            with page.indented():
+                for key, name in _DETAILS.items():
+                    # As kubectl: an exit code is told of what ended, zero too, all else if there is something to tell.
+                    if dig(details, key) or (key == "exitCode" and kind == "terminated"):
+                        page.field(name, text(details, key, otherwise="0"))
     page.field("Ready", bool(status.get("ready")))
     page.field("Restart Count", number(status, "restartCount"))
 

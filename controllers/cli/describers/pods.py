@@ -60,7 +60,7 @@ def toleration(each: Raw) -> str:
     exists = f" op={each['operator']}" if each.get("operator") == "Exists" else ""
     seconds = f" for {each['tolerationSeconds']}s" if each.get("tolerationSeconds") is not None else ""
     effect = f":{each['effect']}" if each.get("effect") else ""
-    return f"{each.get('key', '')}{value}{effect}{exists}{seconds}"
+    return f"{each.get('key', '')}{value}{effect}{exists}{seconds}".lstrip()
 
 
 def _pod(page: Page, raw: Raw, related: Related) -> None:
