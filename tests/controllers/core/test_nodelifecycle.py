@@ -348,6 +348,19 @@ async def test_a_pod_that_finalizers_keep_on_a_lost_node_has_failed(store: Clien
         await it.until(failed)
 
 
+async def test_a_pod_that_ended_on_a_lost_node_before_its_grace_was_over_goes(store: Client) -> None:
+    async with cluster(store, eviction_after=5.0, node_grace=8.0, **QUICK) as it:
+        await there(it)
+        await it.client.create(bound("one"))
+        await asyncio.sleep(1)
+        it.workloads.nodes.kill("node-2")
+        await it.client.delete(Pod, "one", "default", grace_seconds=30)
+        pod = await it.client.get(Pod, "one", "default")
+        pod.status.phase = "Failed"
+        await it.client.update_status(pod)
+        await gone(it, "one")
+
+
 async def test_pods_of_a_node_that_has_gone_before_the_start_are_collected(store: Client) -> None:
     async with cluster(store, **QUICK) as it:
         await there(it)
