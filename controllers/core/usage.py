@@ -45,6 +45,7 @@ def pod_total(spec: Raw, field: str) -> Usage:
     """The `requests` or `limits` of a pod: of its containers together, or of the init container that has the most.
 
     Init containers go first, one after the other; those that are always restarted stay beside all that come later.
+    What the pod says as a whole takes the place of what its containers say.
     """
     total: Counter[str] = Counter()
     for container in spec.get("containers") or ():
@@ -62,6 +63,7 @@ def pod_total(spec: Raw, field: str) -> Usage:
             largest[name] = max(largest.get(name, 0), amount)
     total.update(beside)
     found = {name: max(total[name], largest.get(name, 0)) for name in total.keys() | largest.keys()}
+    found |= _of_container(spec, field)
     for name, quantity in (spec.get("overhead") or {}).items():
         found[name] = found.get(name, 0) + scaled(quantity, MILLI)
     return found
@@ -86,6 +88,7 @@ def unspecified(spec: Raw, limited: Iterable[str]) -> str:
             container["name"]
             for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
             if resource not in ((container.get("resources") or {}).get(field or "requests") or {})
+            and resource not in ((spec.get("resources") or {}).get(field or "requests") or {})
         ]
         if silent:
             missing.append(f"{name} for: {','.join(sorted(silent))}")
@@ -179,8 +182,8 @@ def _fits(scope: Raw, spec: Raw) -> bool:
 
 def _best_effort(spec: Raw) -> bool:
     """Kubernetes' class of quality for pods whose containers ask for neither cpu nor memory."""
-    for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
-        resources = container.get("resources") or {}
+    for asking in (spec, *(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
+        resources = asking.get("resources") or {}
         for field in ("requests", "limits"):
             for name in ("cpu", "memory"):
                 if scaled((resources.get(field) or {}).get(name, 0), MILLI):

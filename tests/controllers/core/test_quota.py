@@ -13,7 +13,7 @@ from controllers.admission import StoreLookups, add_builtin_admission
 from controllers.apps.types import Deployment
 from controllers.core.limits import ResourceQuota
 from controllers.core.types import ConfigMap, PersistentVolumeClaim, Pod, Service
-from controllers.core.usage import matches_scopes, pod_total, usage_of
+from controllers.core.usage import matches_scopes, pod_total, unspecified, usage_of
 from informer.admission import Admission
 from informer.client import ObjectClient
 from informer.errors import AlreadyExists, Forbidden, Invalid
@@ -270,6 +270,17 @@ def test_init_containers_count_by_the_largest_and_those_that_stay_with_the_other
     assert pod_total(spec, "requests") == {"cpu": 3100}
     assert pod_total({**spec, "overhead": {"cpu": "1"}}, "requests") == {"cpu": 4100}
     assert usage_of(Pod.TYPE, {"spec": {"containers": []}, "status": {"phase": "Failed"}}) == {"count/pods": 1000}
+
+
+def test_what_a_pod_asks_for_as_a_whole_counts_instead_of_its_containers() -> None:
+    made = pod(requests={"cpu": "1", "memory": "1Gi"})
+    made.raw["spec"]["resources"] = {"requests": {"cpu": "3"}, "limits": {"cpu": "4"}}
+    spec = made.raw["spec"]
+    assert pod_total(spec, "requests") == {"cpu": 3000, "memory": 1000 << 30}
+    assert pod_total(spec, "limits") == {"cpu": 4000}
+    assert unspecified(spec, ["requests.cpu", "limits.cpu"]) == ""
+    spec["containers"][0]["resources"] = {}
+    assert not matches_scopes(quota(hard={}, scopes=["BestEffort"]), Pod.TYPE, made.raw)
 
 
 @pytest.mark.parametrize(
