@@ -35,6 +35,7 @@ async def test_what_happens_to_the_shop(tmp_path: Path) -> None:
         text = "\n".join(told)
         for words in ("ImagePullBackOff", "undone; never fewer", "is dead", "with the same volume", "is empty"):
             assert words in text
+        assert max(len(f"       {line}") for line in told) <= 80, "it would be cut off on a terminal"
         picture = DayPicture(shop, [step.title for step in HOURS])
         picture.begin(1, HOURS[0].title, 1)
         picture.end(Outcome(HOURS[0].title, 1.0, 1))
@@ -58,6 +59,16 @@ def test_an_hour_that_fails_gives_exit_code_1(capsys: pytest.CaptureFixture[str]
     assert last == "FAILED at step 1 of 12, 06:00 first: expected within 1 minutes: customers from the moon"
 
 
+def test_as_lines_an_hour_does_not_tell_how_many_seconds_of_the_day_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+    async def wait(shop: Shop, tell: object) -> None:
+        await shop.until_hour(6.1)
+
+    configure_logs("critical")
+    assert run_day(0, terminal=False, hours=[Step("06:06 early", wait)]) == 0
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert (first.partition(" (")[0], second.partition(" (")[0]) == ("[1/1] 06:06 early", "      ok")
+
+
 def test_a_day_that_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     async def wait(shop: Shop, tell: object) -> None:
         await shop.until_hour(6.1)
@@ -71,6 +82,13 @@ def test_a_day_that_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 def test_customers_come_and_go() -> None:
     counts = [customers(OPENS.replace(hour=hour)) for hour in (3, 8, 12, 22)]
     assert counts == pytest.approx([0.1, 0.3, 1.0, 0.26666], abs=1e-3)
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "1e9"])
+def test_a_day_takes_some_time_and_no_longer_than_a_day(cli: Cli, seconds: str) -> None:
+    result = cli("demo", "--full", f"--day-seconds={seconds}")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("error: Invalid value for '--day-seconds': ")
 
 
 def test_hours_of_a_day_go_with_a_whole_day(cli: Cli) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,13 +20,21 @@ from controllers.cli.options import KubectlCommand, global_options
 
 PAUSE = 0.45  # seconds after each detail, on a terminal
 DAY_SECONDS = 120.0
+LONGEST_DAY = 86_400.0
+
+
+def _a_number(_: click.Context, parameter: click.Parameter, seconds: float | None) -> float | None:
+    if seconds is not None and math.isnan(seconds):
+        raise click.BadParameter("nan is no number of seconds", param=parameter)
+    return seconds
 
 
 @click.command(cls=KubectlCommand)
 @click.option("--full", is_flag=True, help="Run a small shop through a day, in two minutes.")
 @click.option(
     "--day-seconds",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=LONGEST_DAY),
+    callback=_a_number,
     help="How long the day takes at least; 0 is as fast as it can be.  [default: 120]",
 )
 @global_options

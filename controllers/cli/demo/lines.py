@@ -8,10 +8,11 @@ from controllers.cli.demo.runner import Outcome
 
 
 class Lines:
-    """One line for each thing that happens, with the revision of the store."""
+    """One line for each thing that happens, with the revision of the store. timed: steps tell how long they took."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, *, timed: bool = True) -> None:
         self._total = total
+        self._timed = timed
 
     def begin(self, number: int, title: str, revision: int) -> None:
         """A heading."""
@@ -24,4 +25,5 @@ class Lines:
     def end(self, outcome: Outcome) -> None:
         """Whether it worked."""
         told = f"FAILED: {outcome.problem}" if outcome.problem else "ok"
-        click.echo(f"      {told} after {outcome.seconds:.1f} s (revision {outcome.revision})")
+        after = f" after {outcome.seconds:.1f} s" if self._timed else ""
+        click.echo(f"      {told}{after} (revision {outcome.revision})")

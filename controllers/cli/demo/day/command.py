@@ -38,7 +38,7 @@ async def _run(directory: Path, hours: Sequence[Step[Shop]], frame: float) -> tu
     """frame: seconds of the day between pictures; 0 for lines instead."""
     async with open_shop(directory) as shop:
         if not frame:
-            return await run_steps(hours, shop, Lines(len(hours)), total=2 * DAY), shop.revision
+            return await run_steps(hours, shop, Lines(len(hours), timed=False), total=2 * DAY), shop.revision
         # A fifth of a second that only a terminal pays for.
         from rich.console import Console
 

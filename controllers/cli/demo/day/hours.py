@@ -51,7 +51,7 @@ async def open_up(shop: Shop, tell: Tell) -> None:
     checked = check_manifests(read_manifests([str(find_manifests() / "shop")]), Kinds(), None)
     for each in checked:
         await shop.objects.apply(each.object)
-    await tell(f"{len(checked)} objects applied")
+    await tell(f"{len(checked)} objects of {len({type(each.object) for each in checked})} kinds applied")
     await shop.until("everything ready", lambda: all_ready(shop), 10)
     claims = shop.all(PersistentVolumeClaim)
     if len(claims) != 3 or any(claim.raw["status"].get("phase") != "Bound" for claim in claims):
@@ -69,7 +69,8 @@ async def customers_come(shop: Shop, tell: Tell) -> None:
     after = replicas(shop, "web"), replicas(shop, "api")
     if not (after[0] > before[0] and after[1] > before[1]):
         raise StepFailed(f"web and api have {after} replicas, before the customers came {before}")
-    await tell(f"web grew from {before[0]} to {after[0]}, api from {before[1]} to {after[1]}")
+    grown = f"web from {before[0]} to {after[0]} pods, api from {before[1]} to {after[1]}"
+    await tell(f"the autoscalers have followed: {grown}")
 
 
 async def bad_release(shop: Shop, tell: Tell) -> None:
@@ -77,7 +78,7 @@ async def bad_release(shop: Shop, tell: Tell) -> None:
     before = replicas(shop, "web")
     least = Least(shop, "web")
     await release(shop, BAD, {SIMULATE: "image-pull-back-off"})
-    await tell(f"{BAD} is rolled out")
+    await tell(f"{BAD} is rolled out; nobody can pull that image")
 
     def stuck() -> bool:
         least.look()
@@ -85,7 +86,7 @@ async def bad_release(shop: Shop, tell: Tell) -> None:
 
     await shop.until("the deadline of the rollout exceeded", stuck, 30)
     broken = Counter(pod_status(pod.raw) for pod in shop.pods("web") if not pod.ready)
-    await tell(f"after five minutes it got nowhere: {shown(broken)}")
+    await tell(f"its progressDeadlineSeconds are over: {shown(broken)}")
     deployment = shop.get(Deployment, "web")
     sets = [each for each in shop.all(ReplicaSet) if is_controlled_by(each, deployment)]
     undo(deployment, replica_set_of(sets))
@@ -98,7 +99,7 @@ async def bad_release(shop: Shop, tell: Tell) -> None:
     await shop.until("the release undone", back, 10)
     if least.seen < before:
         raise StepFailed(f"only {least.seen} of {before} pods served at times")
-    await tell(f"undone; never fewer than {least.seen} pods served")
+    await tell(f"undone; never fewer than {least.seen} pods served, as maxUnavailable wants it")
 
 
 # ---- afternoon ------------------------------------------------------------------------------------------------------
@@ -135,7 +136,8 @@ async def lose_a_node(shop: Shop, tell: Tell) -> None:
     if {claim.name: claim.metadata.uid for claim in shop.all(PersistentVolumeClaim)} != claims:
         raise StepFailed("the database has other volumes")
     home = shop.get(Pod, member.name).spec.node_name
-    await tell(f"five minutes later its pods are replaced; {member.name} is on {home}, with the same volume")
+    await tell("five minutes later, as pods tolerate it by default, they are replaced")
+    await tell(f"{member.name} is on {home} now, with the same volume")
     shop.workloads.nodes.revive(victim)
     await shop.until("the node back", lambda: node(shop, victim).ready and daemons_ready(shop), 5)
     await tell(f"{victim} is back")
@@ -146,7 +148,7 @@ async def drain_a_node(shop: Shop, tell: Tell) -> None:
     target = shop.pods("db")[0].spec.node_name
     least_db, least_web = Least(shop, "db"), Least(shop, "web")
     await shop.objects.patch(Node, target, {"spec": {"unschedulable": True}})
-    refused = 0
+    evicted = refused = 0
 
     def left() -> list[Pod]:
         daemons = shop.pods("logs")
@@ -157,6 +159,7 @@ async def drain_a_node(shop: Shop, tell: Tell) -> None:
         for pod in pods:
             try:
                 await evict(shop.objects, pod)
+                evicted += 1
             except TooManyRequests:
                 refused += 1
             except NotFound:
@@ -169,7 +172,9 @@ async def drain_a_node(shop: Shop, tell: Tell) -> None:
     await shop.until("everything ready elsewhere", lambda: deployments_ready(shop) and shop.ready("db") == 3, 15)
     if least_db.seen < 2:
         raise StepFailed(f"the database had {least_db.seen} members at times, its budget wants 2")
-    await tell(f"{target} is empty; budgets put an eviction off {refused} times, the database never had fewer than 2")
+    put_off = f", {refused} more put off by budgets" if refused else ""
+    await tell(f"{target} is empty: {evicted} pods were evicted{put_off}")
+    await tell(f"never fewer than {least_db.seen} of the database's 3 members served")
     await shop.objects.patch(Node, target, {"spec": {"unschedulable": False}})
 
 
@@ -196,7 +201,7 @@ async def customers_go(shop: Shop, tell: Tell) -> None:
     """The autoscalers follow, slowly."""
     most = replicas(shop, "web")
     await shop.until("the least that the autoscalers may have", lambda: smallest(shop), 90)
-    await tell(f"web shrank from {most} to {replicas(shop, 'web')}, api to {replicas(shop, 'api')}")
+    await tell(f"the autoscalers let go: web is down from {most} to {replicas(shop, 'web')} pods")
 
 
 async def back_up(shop: Shop, tell: Tell) -> None:
