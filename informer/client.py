@@ -805,8 +805,7 @@ def _generation_changes(cls: type[Resource], before: Raw, after: Raw) -> bool:
     for field in before.keys() | after.keys():
         if field == "metadata" or (field == "status" and cls.TYPE.status):
             continue
-        old, new = before.get(field), after.get(field)
-        if not patches.equal(old, new) and not patches.semantic_equal(old, new):
+        if not patches.semantic_equal(before.get(field), after.get(field)):
             return True
     if cls.GENERATION_COUNTS_ANNOTATIONS:
         return not patches.semantic_equal(before["metadata"].get("annotations"), after["metadata"].get("annotations"))

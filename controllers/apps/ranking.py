@@ -26,10 +26,11 @@ def pods_to_delete(pods: Sequence[PodView], related: Iterable[PodView], count: i
 class Rank:
     """Sorts pods: those of lower rank go first. The order is kube-controller-manager's."""
 
-    __slots__ = ("_first", "_now", "_pod", "_ready_since")
+    __slots__ = ("_first", "_now", "_pod", "_ready_since", "_restarts")
 
     def __init__(self, pod: PodView, on_node: Counter[str], now: datetime) -> None:
-        self._pod, self._now, self._ready_since = pod, now, pod.ready_since
+        self._pod, self._now = pod, now
+        self._ready_since, self._restarts = pod.ready_since, pod.restarts
         self._first = (
             bool(pod.node),
             _PHASES.get(pod.phase, 0),
@@ -45,8 +46,8 @@ class Rank:
         mine, others = self._pod, other._pod
         if self._ready_since != other._ready_since:
             return mine.uid < others.uid
-        if mine.restarts != others.restarts:
-            return mine.restarts > others.restarts
+        if self._restarts != other._restarts:
+            return self._restarts > other._restarts
         created, other_created = mine.metadata.creation_timestamp, others.metadata.creation_timestamp
         if created == other_created:
             return False
