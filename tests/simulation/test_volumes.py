@@ -151,10 +151,28 @@ def check_protected(revisions: list[Revision]) -> None:
         before = revision.objects
 
 
+def check_placed(revisions: list[Revision]) -> None:
+    """A pod gets a node only once a claim of the name that it uses has been bound: a cache may be late, never early."""
+    bound: set[str] = set()
+    placed: set[str] = set()
+    for revision in revisions:
+        for pod in revision.of(Pod):
+            uid = pod["metadata"]["uid"]
+            if pod["spec"].get("nodeName") and uid not in placed:
+                placed.add(uid)
+                assert bound.issuperset(claims_of(patch.encode(pod))), (revision.number, pod["metadata"]["name"])
+        bound |= {
+            each["metadata"]["name"]
+            for each in revision.of(PersistentVolumeClaim)
+            if (each.get("status") or {}).get("phase") == "Bound"
+        }
+
+
 async def check(store: Client, life: Life) -> None:
     revisions = await history(store)
     check_volumes(revisions)
     check_protected(revisions)
+    check_placed(revisions)
     check_owned(revisions[-1])
     assert life.user.end(revisions[-1]) == await undisturbed(Claimants(life.user.seed))
 
