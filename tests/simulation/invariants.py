@@ -157,6 +157,24 @@ def check_owned(last: Revision) -> None:
         assert not owners or any(owner in uids for owner in owners), f"{key} has outlived its owners"
 
 
+STATUSES = (Pod, ReplicaSet, Deployment)
+
+
+def untrue_statuses(revision: Revision) -> dict[tuple[str, str], tuple[int, int]]:
+    """The ReplicaSets and Deployments whose status does not tell how many pods there are and are ready, and how many.
+
+    A Deployment tells those of its ReplicaSets."""
+    untrue: dict[tuple[str, str], tuple[int, int]] = {}
+    by_set = by_controller(filter(is_active, revision.of(Pod)))
+    for kind, pods in ((ReplicaSet, by_set), (Deployment, pods_by_deployment(revision))):
+        for each in revision.of(kind):
+            found, status = pods.get(each["metadata"]["uid"], ()), each.get("status", {})
+            truth = (len(found), sum(map(is_ready, found)))
+            if (status.get("replicas", 0), status.get("readyReplicas", 0)) != truth:
+                untrue[kind.TYPE.kind, each["metadata"]["name"]] = truth
+    return untrue
+
+
 def check_bindings(history: Sequence[Revision]) -> None:
     """A pod has one node for all its life, one that was there when it got it."""
     nodes: dict[str, str] = {}

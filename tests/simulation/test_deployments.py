@@ -20,6 +20,7 @@ from kvstore.node import Node, NodeOptions
 from tests.controllers.cluster import Revision, history, nginx
 from tests.simulation import invariants
 from tests.simulation.life import Life, User, live, seeds, undisturbed
+from tests.simulation.promptness import PROMPT, PROMPT_AMONG_LEADERS, check_prompt
 from tests.virtual_time import VirtualTimeLoop
 
 pytestmark = pytest.mark.virtual_time
@@ -92,8 +93,10 @@ class Deployments(User):
         return invariants.end_state(revision)
 
 
-async def check(store: Client, life: Life) -> None:
+async def check(store: Client, life: Life, seconds: float = 2 * PROMPT) -> None:
+    """seconds: in which pods are told of by their ReplicaSets, and these by the Deployment."""
     revisions, user = await history(store), life.user
+    check_prompt(revisions, life.times, invariants.STATUSES, invariants.untrue_statuses, seconds)
     invariants.check_surge(revisions)
     invariants.check_availability(revisions, user.deleted)
     invariants.check_bindings(revisions)
@@ -116,7 +119,7 @@ async def test_promises_are_kept_whatever_the_network_and_the_process_do(store: 
 @pytest.mark.parametrize("seed", seeds(2))
 async def test_promises_are_kept_when_nodes_die_and_two_run_for_one_office(store: Client, seed: int) -> None:
     user = Deployments(4 + seed, "kill node", "revive node")
-    await check(store, await live(store, user, leaders=2, steps=STEPS))
+    await check(store, await live(store, user, leaders=2, steps=STEPS), PROMPT_AMONG_LEADERS)
 
 
 def test_the_same_seed_gives_the_same_history(tmp_path: Path) -> None:

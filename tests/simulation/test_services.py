@@ -25,8 +25,9 @@ from tests.controllers.discovery.services import (
     slices_by_service,
     slices_listed,
 )
-from tests.simulation.endpoints_invariants import PROMPT, PROMPT_AMONG_LEADERS, check_prompt
+from tests.simulation.endpoints_invariants import KINDS, untrue_endpoints
 from tests.simulation.life import PATIENCE, User, live, seeds, undisturbed
+from tests.simulation.promptness import PROMPT, PROMPT_AMONG_LEADERS, check_prompt
 
 pytestmark = pytest.mark.virtual_time
 
@@ -135,7 +136,7 @@ async def test_endpoints_follow_whatever_happens(store: Client, seed: int) -> No
     life = await live(store, Services(seed), leaders=1 + seed % 2)
     revisions = await history(store)
     check_history(revisions)
-    check_prompt(revisions, life.times, PROMPT_AMONG_LEADERS if seed % 2 else PROMPT)
+    check_prompt(revisions, life.times, KINDS, untrue_endpoints, PROMPT_AMONG_LEADERS if seed % 2 else PROMPT)
     assert life.user.end(revisions[-1]) == await undisturbed(Services(seed))
 
 
@@ -150,6 +151,6 @@ def test_the_judge_sees_what_is_told_too_long() -> None:
     wrong = {key: web, told: {"metadata": {"name": "web"}, **endpoints}}
     right = {key: web, told: {"metadata": {"name": "web"}}}
     revisions = [Revision(1, right, [key]), Revision(2, wrong, [told]), Revision(3, right, [told])]
-    check_prompt(revisions, {1: 0.0, 2: 5.0, 3: 14.0}, 10.0)
+    check_prompt(revisions, {1: 0.0, 2: 5.0, 3: 14.0}, KINDS, untrue_endpoints, 10.0)
     with pytest.raises(AssertionError, match=r"wrong for 11\.0 s"):
-        check_prompt(revisions, {1: 0.0, 2: 5.0, 3: 16.0}, 10.0)
+        check_prompt(revisions, {1: 0.0, 2: 5.0, 3: 16.0}, KINDS, untrue_endpoints, 10.0)
