@@ -65,7 +65,14 @@ def chosen_targets(
     targets = parse_targets(session.kinds, resources, namespace, all_namespaces=all_namespaces)
     unnamed = any(target.name is None for target in targets)
     if unnamed and not (selector or everything):
-        raise click.UsageError("name the objects, or select them by -l, or say --all")
+        raise click.UsageError(_how_to_choose())
     if everything and (selector or not unnamed):
         raise click.UsageError("--all goes with kinds only, without names and without -l")
     return targets
+
+
+def _how_to_choose() -> str:
+    """What the command at hand takes."""
+    options = {param.name for param in click.get_current_context().command.params}
+    ways = {"selector": "select them by -l", "everything": "say --all"}
+    return ", or ".join(["name the objects", *(told for option, told in ways.items() if option in options)])

@@ -193,6 +193,8 @@ def more(command: str) -> str:
             2,
         ),
         (("delete", "pods"), f"name the objects, or select them by -l, or say --all {more('delete')}", 2),
+        (("edit", "pods"), f"name the objects, or select them by -l {more('edit')}", 2),
+        (("patch", "pods", "-p", "{}"), f"name the objects {more('patch')}", 2),
         (("wait", "pods/x"), f"Missing option '--for' {more('wait')}", 2),
     ],
 )
