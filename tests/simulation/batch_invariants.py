@@ -12,7 +12,7 @@ from controllers.batch.stock import final_condition
 from controllers.batch.types import CronJob, Job
 from controllers.core.types import Pod
 from tests.controllers.cluster import Revision
-from tests.simulation.invariants import controller, is_active
+from tests.simulation.invariants import by_controller, controller, is_active, is_ready
 
 Raw = dict[str, Any]
 
@@ -117,6 +117,22 @@ def check_active(history: Sequence[Revision], times: Mapping[int, float]) -> Non
                 most = max(each for (_, each), end in zip(known, ends, strict=True) if end >= times[revision.number])
                 assert len(now[uid]) <= most, f"revision {revision.number}: {len(now[uid])} pods run, wished {most}"
         before = now
+
+
+STATUSES = (Pod, Job)
+
+
+def untrue_statuses(revision: Revision) -> dict[tuple[str], tuple[int, int]]:
+    """The Jobs that have not ended and do not tell how many pods run and are ready, and how many."""
+    pods = by_controller(filter(is_active, revision.of(Pod)))
+    untrue: dict[tuple[str], tuple[int, int]] = {}
+    for job in revision.of(Job):
+        if final_condition(job) is None and "deletionTimestamp" not in job["metadata"]:
+            found, status = pods.get(job["metadata"]["uid"], ()), job.get("status", {})
+            truth = (len(found), sum(map(is_ready, found)))
+            if (status.get("active", 0), status.get("ready", 0)) != truth:
+                untrue[(job["metadata"]["name"],)] = truth
+    return untrue
 
 
 def check_ends(history: Sequence[Revision]) -> None:

@@ -15,6 +15,7 @@ from tests.controllers.cluster import Revision, history
 from tests.simulation import batch_invariants as invariants
 from tests.simulation.invariants import check_owned
 from tests.simulation.life import Life, User, live, seeds, undisturbed
+from tests.simulation.promptness import PROMPT, PROMPT_AMONG_LEADERS, check_prompt
 
 pytestmark = pytest.mark.virtual_time
 
@@ -85,8 +86,9 @@ class Jobs(User):
         return condition["type"], condition["reason"], status, cron.get("status", {}).get("active")
 
 
-async def check(store: Client, life: Life) -> None:
+async def check(store: Client, life: Life, seconds: float = PROMPT) -> None:
     revisions = await history(store)
+    check_prompt(revisions, life.times, invariants.STATUSES, invariants.untrue_statuses, seconds)
     invariants.check_counts(revisions)
     invariants.check_nothing_is_lost(revisions)
     invariants.check_indexes(revisions)
@@ -110,4 +112,4 @@ async def test_promises_are_kept_whatever_the_network_and_the_process_do(store: 
 @pytest.mark.parametrize("seed", seeds(3))
 async def test_promises_are_kept_when_nodes_die_and_two_run_for_one_office(store: Client, seed: int) -> None:
     user = Jobs(2 + seed, "kill node", "revive node")
-    await check(store, await live(store, user, leaders=2))
+    await check(store, await live(store, user, leaders=2), PROMPT_AMONG_LEADERS)
