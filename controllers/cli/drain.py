@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import click
 
 from controllers.cli.drain_pods import Allowed, plan_drain
+from controllers.cli.draining import Draining
 from controllers.cli.durations import Duration
 from controllers.cli.errors import CliError
-from controllers.cli.following import cached, until
 from controllers.cli.nodes import chosen_nodes, node_arguments, set_schedulable
 from controllers.cli.options import KubectlCommand, global_options
 from controllers.cli.session import Session, with_session
 from controllers.cli.telling import dry_run_option, tell
 from controllers.core.types import Node, Pod
 from controllers.policy.eviction import evict
-from informer.cache import Cache
-from informer.errors import ApiError, NotFound, TooManyRequests
-
-RETRY = 5.0  # seconds until a refused eviction is tried again, as in kubectl
-AT_ONCE = 16  # evictions under way
 
 
 @click.command(
@@ -78,7 +72,7 @@ async def drain(
                     click.echo(f"evicting pod {pod.namespace}/{pod.name} (dry run)")
             else:
                 word = "deleted" if disable_eviction else "evicted"
-                await _Drain(session, pods, take, word).run(node.name, timeout)
+                await Draining(session, pods, take, word).run(node.name, timeout)
         except CliError as error:
             told = error.lines[0] if len(error.lines) == 1 else f"[{', '.join(error.lines)}]"
             click.echo(
@@ -105,68 +99,3 @@ async def _pods(session: Session, node: Node, selector: str, allowed: Allowed) -
     if plan.warnings:
         click.echo(f"Warning: {plan.told_warnings()}", err=True)
     return plan.pods
-
-
-class _Drain:
-    """Takes pods, all at once, and waits until they are gone."""
-
-    def __init__(
-        self, session: Session, pods: Sequence[Pod], take: Callable[[Pod], Awaitable[None]], word: str
-    ) -> None:
-        self._session = session
-        self._take = take
-        self._word = word
-        self._left = {(pod.namespace, pod.name): pod for pod in pods}
-        self._room = asyncio.Semaphore(AT_ONCE)
-
-    async def run(self, node: str, timeout: float) -> None:
-        """Raises `CliError` if one cannot be taken, or it takes too long."""
-        if not self._left:
-            return
-        pods = [*self._left.values()]
-        try:
-            async with asyncio.timeout(timeout or None), asyncio.TaskGroup() as tasks:
-                tasks.create_task(until(self._session, Pod, None, self._gone, None))
-                for pod in pods:
-                    tasks.create_task(self._until_taken(pod))
-        except TimeoutError:
-            problem = f"drain did not complete within {timeout:g}s"
-            click.echo(f'There are pending pods in node "{node}" when an error occurred: {problem}', err=True)
-            for _, name in self._left:
-                click.echo(f"pod/{name}", err=True)
-            raise CliError(problem) from None
-        except ExceptionGroup as group:
-            failed, others = group.split(CliError)
-            if others is not None or failed is None:
-                raise
-            raise CliError(
-                *(line for error in failed.exceptions if isinstance(error, CliError) for line in error.lines)
-            ) from None
-
-    def _gone(self, cache: Cache) -> bool:
-        for key, pod in [*self._left.items()]:
-            if cached(cache, pod) is None:
-                click.echo(f"pod/{pod.name} {self._word}")
-                del self._left[key]
-        return not self._left
-
-    async def _until_taken(self, pod: Pod) -> None:
-        while True:
-            click.echo(
-                f"evicting pod {pod.namespace}/{pod.name}"
-                if self._word == "evicted"
-                else f"deleting pod {pod.namespace}/{pod.name}"
-            )
-            try:
-                async with self._room:
-                    await self._take(pod)
-            except NotFound:
-                return
-            except TooManyRequests as error:
-                where = f'pods/"{pod.name}" -n "{pod.namespace}"'
-                click.echo(f"error when evicting {where} (will retry after {RETRY:g}s): {error}", err=True)
-                await asyncio.sleep(RETRY)
-            except ApiError as error:
-                raise CliError(f'error when evicting pods/"{pod.name}" -n "{pod.namespace}": {error}') from None
-            else:
-                return

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from controllers.cli import drain
+from controllers.cli import draining
 from controllers.cli.app import run
+from controllers.cli.kinds import Kinds
+from controllers.cli.session import Session
 from controllers.core.types import Pod
+from controllers.policy.eviction import evict
 from controllers.policy.types import PodDisruptionBudget
 from controllers.stores import open_store
 from informer import ObjectClient
@@ -181,7 +184,7 @@ BUDGET = {
 def test_a_budget_is_asked_again_until_it_allows_the_eviction(
     store: Path, nodes: Cli, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(drain, "RETRY", 0.05)
+    monkeypatch.setattr(draining, "RETRY", 0.05)
     seed(store, pod("web-1", node="alpha", metadata={"labels": {"app": "web"}}), BUDGET)
     late = nodes("drain", "alpha", "--force", "--grace-period=0", "--timeout=1s")
     assert late.code == 1
@@ -236,6 +239,24 @@ def test_a_drain_waits_until_the_pod_is_gone(nodes: Cli, store: Path) -> None:
             return found.metadata.deletion_timestamp is not None
 
     assert asyncio.run(deleting())
+
+
+async def test_another_pod_that_has_the_name_by_now_is_let_be(tmp_path: Path) -> None:
+    """As the next of a StatefulSet's."""
+    async with open_store(str(tmp_path / "other")) as client:
+        objects = ObjectClient(client)
+
+        async def made() -> Pod:
+            return await objects.create(Pod.from_raw(pod("db-0", node="alpha")))
+
+        old = await made()
+        await objects.delete(Pod, "db-0", "default", grace_seconds=0)
+        new = await made()
+        under_way = draining.Draining(
+            Session(client, objects, Kinds()), [old], lambda each: evict(objects, each), "evicted"
+        )
+        await under_way.run("alpha", 5.0)
+        assert await objects.get(Pod, "db-0", "default") == new
 
 
 def test_options_of_drain_are_checked(nodes: Cli) -> None:
