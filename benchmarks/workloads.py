@@ -151,8 +151,8 @@ async def live(directory: Path, count: int, replicas: int) -> Measured:
 
             first = node.revision
             started = await spent(node, start)
-            sizes = [len(event.record) for event in node._store.history(first + 1, 1 << 30)[0]]
             peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+            sizes = [len(event.record) for event in node._store.history(first + 1, 1 << 30)[0]]
             await asyncio.sleep(1)
             resting = await spent(node, lambda: asyncio.sleep(REST))
             updated = await spent(node, update)
