@@ -16,7 +16,7 @@ from controllers.apps.statefulset.types import StatefulSet
 from controllers.apps.types import ControllerRevision
 from controllers.core.types import Node, PersistentVolumeClaim, Pod
 from tests.controllers.cluster import Revision
-from tests.simulation.invariants import controller, is_ready
+from tests.simulation.invariants import by_controller, controller, is_ready
 
 Raw = dict[str, Any]
 
@@ -242,3 +242,18 @@ def check_revisions(states: Sequence[State]) -> None:
                 template = state.revisions[name]["data"]["spec"]["template"]
                 assert pod["spec"]["containers"][0]["image"] == template["spec"]["containers"][0]["image"]
         assert used <= state.revisions.keys(), f"revision {state.number}: {used - state.revisions.keys()} is missing"
+
+
+STATUSES = (Pod, StatefulSet)
+
+
+def untrue_statuses(revision: Revision) -> dict[tuple[str], tuple[int, int]]:
+    """The StatefulSets that do not tell how many pods they have and how many run and are ready, and how many."""
+    pods = by_controller(revision.of(Pod))
+    untrue: dict[tuple[str], tuple[int, int]] = {}
+    for sts in revision.of(StatefulSet):
+        found, status = pods.get(sts["metadata"]["uid"], ()), sts.get("status", {})
+        truth = (len(found), sum(each["status"].get("phase") == "Running" and is_ready(each) for each in found))
+        if (status.get("replicas", 0), status.get("readyReplicas", 0)) != truth:
+            untrue[(sts["metadata"]["name"],)] = truth
+    return untrue

@@ -17,6 +17,7 @@ from tests.controllers.cluster import Revision, history
 from tests.simulation import statefulset_invariants as invariants
 from tests.simulation.invariants import check_owned, is_ready
 from tests.simulation.life import Life, User, live, seeds, undisturbed
+from tests.simulation.promptness import PROMPT, PROMPT_AMONG_LEADERS, check_prompt
 
 pytestmark = pytest.mark.virtual_time
 
@@ -112,8 +113,9 @@ class StatefulSets(User):
         return pods, owners, status
 
 
-async def check(store: Client, life: Life) -> None:
+async def check(store: Client, life: Life, seconds: float = PROMPT) -> None:
     revisions = await history(store)
+    check_prompt(revisions, life.times, invariants.STATUSES, invariants.untrue_statuses, seconds)
     states = invariants.states(revisions)
     steps = list(invariants.steps(states, life.authors, life.user.deleted))
     assert len(steps) >= REPLICAS
@@ -140,4 +142,4 @@ async def test_promises_are_kept_whatever_the_network_and_the_process_do(store: 
 @pytest.mark.parametrize("seed", seeds(3))
 async def test_promises_are_kept_when_nodes_die_and_two_run_for_one_office(store: Client, seed: int) -> None:
     user = StatefulSets(3 + seed, "kill node", "revive node")
-    await check(store, await live(store, user, leaders=2))
+    await check(store, await live(store, user, leaders=2), PROMPT_AMONG_LEADERS)
