@@ -243,20 +243,26 @@ def test_a_drain_waits_until_the_pod_is_gone(nodes: Cli, store: Path) -> None:
 
 async def test_another_pod_that_has_the_name_by_now_is_let_be(tmp_path: Path) -> None:
     """As the next of a StatefulSet's."""
+    tried = asyncio.Event()
     async with open_store(str(tmp_path / "other")) as client:
         objects = ObjectClient(client)
 
-        async def made() -> Pod:
-            return await objects.create(Pod.from_raw(pod("db-0", node="alpha")))
+        async def made(name: str) -> Pod:
+            return await objects.create(Pod.from_raw(pod(name, node="alpha")))
 
-        old = await made()
+        async def take(each: Pod) -> None:
+            if each.name == "last":
+                await tried.wait()
+            try:
+                await evict(objects, each, grace_seconds=0)
+            finally:
+                tried.set()
+
+        old, last = await made("db-0"), await made("last")
         await objects.delete(Pod, "db-0", "default", grace_seconds=0)
-        new = await made()
-        under_way = draining.Draining(
-            Session(client, objects, Kinds()), [old], lambda each: evict(objects, each), "evicted"
-        )
-        await under_way.run("alpha", 5.0)
-        assert await objects.get(Pod, "db-0", "default") == new
+        new = await made("db-0")
+        await draining.Draining(Session(client, objects, Kinds()), [old, last], take, "evicted").run("alpha", 5.0)
+        assert await objects.list(Pod, "default") == [new]
 
 
 def test_options_of_drain_are_checked(nodes: Cli) -> None:
