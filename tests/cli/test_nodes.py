@@ -14,7 +14,6 @@ from controllers.cli.app import run
 from controllers.cli.kinds import Kinds
 from controllers.cli.session import Session
 from controllers.core.types import Pod
-from controllers.policy.eviction import evict
 from controllers.policy.types import PodDisruptionBudget
 from controllers.stores import open_store
 from informer import ObjectClient
@@ -254,15 +253,15 @@ async def test_another_pod_that_has_the_name_by_now_is_let_be(tmp_path: Path) ->
             if each.name == "last":
                 await tried.wait()
             try:
-                await evict(objects, each, grace_seconds=0)
+                await objects.delete(Pod, each.name, "default", uid=each.metadata.uid, grace_seconds=0)
             finally:
                 tried.set()
 
         old, last = await made("db-0"), await made("last")
         await objects.delete(Pod, "db-0", "default", grace_seconds=0)
         new = await made("db-0")
-        await draining.Draining(Session(client, objects, Kinds()), [old, last], take, "evicted").run("alpha", 5.0)
-        assert await objects.list(Pod, "default") == [new]
+        await draining.Draining(Session(client, objects, Kinds()), [old, last], take, "deleted").run("alpha", 5.0)
+        assert [*await objects.list(Pod, "default")] == [new]
 
 
 def test_options_of_drain_are_checked(nodes: Cli) -> None:
