@@ -22,6 +22,7 @@ from tests.controllers.cluster import Revision, history, nginx, virtual_now
 from tests.simulation.faults import FaultyClient
 from tests.simulation.invariants import check_owned
 from tests.simulation.life import Life, User, live, seeds, undisturbed
+from tests.simulation.promptness import PROMPT, PROMPT_AMONG_LEADERS, check_prompt
 
 pytestmark = pytest.mark.virtual_time
 
@@ -230,6 +231,20 @@ def check_enough_left(revisions: list[Revision], life: Life) -> None:
             before = budget
 
 
+def untrue_status(revision: Revision) -> dict[tuple[str], int]:
+    """The budget, if it does not tell how many pods are healthy, but for those that were granted, and how many."""
+    budget = revision.objects.get(BUDGET_KEY)
+    if budget is None:
+        return {}
+    status = budget.get("status") or {}
+    granted = status.get("disruptedPods") or {}
+    healthy = sum(
+        is_ready(pod) and not pod["metadata"].get("deletionTimestamp") and pod["metadata"]["name"] not in granted
+        for pod in revision.of(Pod)
+    )
+    return {} if status.get("currentHealthy", 0) == healthy else {("web",): healthy}
+
+
 def is_target(pod: Raw) -> bool:
     conditions = pod.get("status", {}).get("conditions") or ()
     return any(
@@ -252,6 +267,8 @@ async def check(store: Client, life: Life, *, evictions_only: bool) -> int:
     check_owned(revisions[-1])
     user = life.user
     assert isinstance(user, Evictors)
+    seconds = PROMPT if user.seed % 2 else PROMPT_AMONG_LEADERS
+    check_prompt(revisions, life.times, (Pod, PodDisruptionBudget), untrue_status, seconds)
     assert user.end(revisions[-1]) == await undisturbed(Evictors(user.seed))
     return taken
 
