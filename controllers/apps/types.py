@@ -12,7 +12,7 @@ from informer import patch
 from informer.errors import Invalid
 from informer.objects import Model
 from informer.resources import Resource
-from informer.scale import Scale
+from informer.scale import MOST_REPLICAS, Scale
 from informer.selectors import Selector
 
 _PERCENT = re.compile(r"[0-9]+%")
@@ -182,10 +182,13 @@ def validate_workload(spec: dict[str, Any]) -> None:
 
 
 def not_negative(spec: dict[str, Any], *fields: str) -> None:
-    """Raise `Invalid` if one of the fields is a negative number."""
+    """Raise `Invalid` if one of the fields is a negative number, or more than Kubernetes can count."""
     for field in fields:
-        if (spec.get(field) or 0) < 0:
-            raise Invalid(f"spec.{field}", f"must not be negative, got {spec[field]}")
+        value = spec.get(field) or 0
+        if value < 0:
+            raise Invalid(f"spec.{field}", f"must not be negative, got {value}")
+        if value > MOST_REPLICAS:
+            raise Invalid(f"spec.{field}", f"must not be more than {MOST_REPLICAS}, got {value}")
 
 
 def validate_size(value: int | str, path: str) -> int:

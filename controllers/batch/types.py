@@ -15,6 +15,7 @@ from informer.errors import Invalid
 from informer.names import label_problem
 from informer.objects import Model
 from informer.resources import Resource
+from informer.scale import MOST_REPLICAS
 from informer.selectors import Selector
 
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
@@ -224,8 +225,11 @@ def validate_job_spec(spec: Raw, path: str, name: str) -> None:
         "activeDeadlineSeconds",
         "ttlSecondsAfterFinished",
     ):
-        if (spec.get(field) or 0) < 0:
-            raise Invalid(f"{path}.{field}", f"must not be negative, got {spec[field]}")
+        value = spec.get(field) or 0
+        if value < 0:
+            raise Invalid(f"{path}.{field}", f"must not be negative, got {value}")
+        if value > MOST_REPLICAS and field != "activeDeadlineSeconds":  # the one that is an int64
+            raise Invalid(f"{path}.{field}", f"must not be more than {MOST_REPLICAS}, got {value}")
     template = spec.get("template") or {}
     validate_pod_spec(template.get("spec") or {}, f"{path}.template.spec")
     restart = template["spec"]["restartPolicy"]

@@ -239,6 +239,8 @@ def validate_pod_spec(spec: dict[str, Any], path: str) -> None:
             seen.add(name)
             if not container.get("image"):
                 raise Invalid(f"{where}.image", "required")
+            if resources := container.get("resources"):
+                _validate_resources(resources, f"{where}.resources")
     volumes = {volume["name"] for volume in spec.get("volumes") or ()}
     for field in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(field) or ()):
@@ -246,6 +248,22 @@ def validate_pod_spec(spec: dict[str, Any], path: str) -> None:
                 if mount["name"] not in volumes:
                     where = f"{path}.{field}[{index}].volumeMounts[{number}].name"
                     raise Invalid(where, f'there is no volume "{mount["name"]}"')
+
+
+def _validate_resources(resources: dict[str, Any], path: str) -> None:
+    amounts: dict[str, dict[str, int]] = {"limits": {}, "requests": {}}
+    for field, found in amounts.items():
+        for name, quantity in (resources.get(field) or {}).items():
+            try:
+                found[name] = scaled(quantity, 1000)
+            except Invalid as error:
+                raise Invalid(f"{path}.{field}[{name}]", error.problem) from None
+            if found[name] < 0:
+                raise Invalid(f"{path}.{field}[{name}]", f"must not be negative, got {quantity}")
+    for name, requested in amounts["requests"].items():
+        if requested > amounts["limits"].get(name, requested):
+            told = f"must not be more than the limit of {resources['limits'][name]}"
+            raise Invalid(f"{path}.requests[{name}]", f"{told}, got {resources['requests'][name]}")
 
 
 class PodTemplateMeta(Model):

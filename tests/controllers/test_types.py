@@ -195,6 +195,7 @@ def test_a_template_becomes_an_equal_replica_set_template() -> None:
         ),
         ({"template": None}, "spec.template.metadata.labels: the selector app=web does not select them"),
         ({"replicas": -1}, "spec.replicas: must not be negative, got -1"),
+        ({"replicas": 2**31}, "spec.replicas: must not be more than 2147483647, got 2147483648"),
         (
             {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}}},
             "spec.strategy.rollingUpdate.maxUnavailable: may not be 0 when maxSurge is 0",
@@ -235,6 +236,22 @@ async def test_deployments_that_are_refused(objects: ObjectClient, change: dict[
         (
             {"containers": [{"name": "c", "image": "x", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]},
             'spec.containers[0].volumeMounts[0].name: there is no volume "v"',
+        ),
+        (
+            {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "lots"}}}]},
+            'spec.containers[0].resources.requests[cpu]: not a quantity: "lots"',
+        ),
+        (
+            {"containers": [{"name": "c", "image": "i", "resources": {"limits": {"memory": "-1Gi"}}}]},
+            "spec.containers[0].resources.limits[memory]: must not be negative, got -1Gi",
+        ),
+        (
+            {
+                "containers": [
+                    {"name": "c", "image": "i", "resources": {"limits": {"cpu": 1}, "requests": {"cpu": "1100m"}}}
+                ]
+            },
+            "spec.containers[0].resources.requests[cpu]: must not be more than the limit of 1, got 1100m",
         ),
     ],
 )
