@@ -9,6 +9,7 @@ from typing import Any
 from controllers.apps.deployment.progress import limits
 from controllers.apps.deployment.revisions import DESIRED_REPLICAS
 from controllers.apps.types import Deployment, ReplicaSet
+from controllers.core.taint_eviction import NOT_READY, UNREACHABLE
 from controllers.core.types import Node, Pod
 from tests.controllers.cluster import Revision
 
@@ -173,6 +174,14 @@ def untrue_statuses(revision: Revision) -> dict[tuple[str, str], tuple[int, int]
             if (status.get("replicas", 0), status.get("readyReplicas", 0)) != truth:
                 untrue[kind.TYPE.kind, each["metadata"]["name"]] = truth
     return untrue
+
+
+def check_no_node_is_lost(last: Revision) -> None:
+    """At the end, when all machines have been back for a while, nobody takes one for lost."""
+    for node in last.of(Node):
+        keys = {each["key"] for each in node["spec"].get("taints") or ()}
+        assert not keys & {NOT_READY, UNREACHABLE}, f"{node['metadata']['name']} is still tainted"
+        assert all(c["status"] == "True" for c in node["status"]["conditions"] if c["type"] == "Ready")
 
 
 def check_bindings(history: Sequence[Revision]) -> None:

@@ -101,6 +101,7 @@ async def check(store: Client, life: Life, seconds: float = 2 * PROMPT) -> None:
     invariants.check_availability(revisions, user.deleted)
     invariants.check_bindings(revisions)
     invariants.check_owned(revisions[-1])
+    invariants.check_no_node_is_lost(revisions[-1])
     assert user.end(revisions[-1]) == await undisturbed(Deployments(user.seed))
 
 

@@ -13,7 +13,7 @@ from kvstore.api import Client
 from tests.controllers.batch.jobs import cron_job, job
 from tests.controllers.cluster import Revision, history
 from tests.simulation import batch_invariants as invariants
-from tests.simulation.invariants import check_owned
+from tests.simulation.invariants import check_no_node_is_lost, check_owned
 from tests.simulation.life import Life, User, live, seeds, undisturbed
 from tests.simulation.promptness import PROMPT, PROMPT_AMONG_LEADERS, check_prompt
 
@@ -96,6 +96,7 @@ async def check(store: Client, life: Life, seconds: float = PROMPT) -> None:
     invariants.check_ends(revisions)
     invariants.check_schedule(revisions)
     check_owned(revisions[-1])
+    check_no_node_is_lost(revisions[-1])
     assert life.user.end(revisions[-1]) == await undisturbed(Jobs(life.user.seed))
 
 
