@@ -21,6 +21,7 @@ from datetime import datetime
 from functools import lru_cache
 
 import msgspec
+import structlog
 
 from controllers.core.quantities import scaled
 from controllers.core.types import Pod, Service
@@ -36,6 +37,8 @@ METRICS = "listwatch.dev/metrics"
 
 PERIOD = 15.0  # seconds; metrics-server's --metric-resolution
 RESOURCES = ("cpu", "memory")  # what every running pod has some of
+
+log = structlog.get_logger("controllers")
 
 Amounts = Mapping[str, tuple[int, int]]  # name or container/name -> the bounds, in thousandths
 
@@ -74,7 +77,7 @@ _decode = msgspec.json.Decoder(_Object).decode
 
 @lru_cache(maxsize=1024)
 def parse(text: str) -> Amounts:
-    """The amounts of an annotation; what makes no sense in it is left out.
+    """The amounts of an annotation; what makes no sense in it is left out, and told in the log once.
 
     >>> dict(parse("cpu=120m, web/memory=1k..2k, nonsense"))
     {'cpu': (120, 120), 'web/memory': (1000000, 2000000)}
@@ -86,9 +89,11 @@ def parse(text: str) -> Amounts:
         try:
             bounds = sorted((scaled(low, 1000), scaled(high or low, 1000)))
         except Invalid:
-            continue
-        if given and name.strip():
+            bounds = []
+        if bounds and given and name.strip():
             amounts[name.strip()] = (max(0, bounds[0]), max(0, bounds[1]))
+        elif entry.strip():
+            log.warning("usage_not_understood", entry=entry.strip(), text=text, expected="cpu=100m, cpu=80m..120m")
     return amounts
 
 

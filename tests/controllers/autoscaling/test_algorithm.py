@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+import structlog
 
 from controllers.autoscaling.algorithm import (
     CannotCompute,
@@ -23,6 +24,7 @@ from controllers.autoscaling.algorithm import (
     limit,
     note_scaled,
 )
+from controllers.autoscaling.usage import parse
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(hours=1)
@@ -250,3 +252,11 @@ def test_history_has_a_bound() -> None:
     steps(30, 1, 500, (UP, DOWN), history=history)
     assert len(history.recommendations) <= 21
     assert len(history.ups) + len(history.downs) <= 4
+
+
+def test_an_amount_that_makes_no_sense_is_left_out_and_told_once() -> None:
+    text = "cpu=lots, memory=1Gi, =3, "
+    with structlog.testing.capture_logs() as logs:
+        assert dict(parse(text)) == dict(parse(text)) == {"memory": (1024**3 * 1000,) * 2}
+    told = [(each["event"], each["log_level"], each["entry"]) for each in logs]
+    assert told == [("usage_not_understood", "warning", "cpu=lots"), ("usage_not_understood", "warning", "=3")]
