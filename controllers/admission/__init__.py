@@ -11,6 +11,7 @@ from controllers.admission.limits import LimitRanger
 from controllers.admission.lookups import CachedLookups, Lookups, StoreLookups
 from controllers.admission.priority import PriorityAdmission
 from controllers.admission.quota import QuotaAdmission
+from controllers.admission.storage_class import DefaultStorageClass
 from controllers.admission.tolerations import TOLERATION_SECONDS, DefaultTolerationSeconds
 from informer.admission import Admission
 
@@ -25,4 +26,5 @@ def add_builtin_admission(
     admission.add_plugin(LimitRanger(lookups))
     admission.add_plugin(PriorityAdmission(lookups))
     admission.add_plugin(DefaultTolerationSeconds(toleration_seconds))
+    admission.add_plugin(DefaultStorageClass(lookups))
     admission.add_plugin(QuotaAdmission(lookups))

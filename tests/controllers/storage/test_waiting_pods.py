@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from controllers.core.scheduling.scheduler import Scheduler
 from controllers.core.types import PersistentVolumeClaim, Pod
 from controllers.storage.matching import NO_PROVISIONER
+from controllers.storage.types import DEFAULT_CLASS
 from kvstore.api import Client
 from tests.controllers.cluster import Cluster, cluster
 from tests.controllers.storage.volumes import claim, reached, storage_class, told, user_of, volume
@@ -60,6 +62,20 @@ async def test_a_claim_and_a_pod_that_wait_for_each_other_do_not(store: Client) 
         await it.client.create(user_of("data"))
         await runs(it)
         await reached(it, "Bound")
+        assert not await it.events("FailedScheduling")
+
+
+async def test_a_default_class_is_named_at_once(store: Client) -> None:
+    async with cluster(store, **FAST) as it:
+        made = storage_class(volumeBindingMode="WaitForFirstConsumer")
+        made.metadata.annotations[DEFAULT_CLASS] = "true"
+        await it.client.create(made)
+        await asyncio.sleep(1)
+        for name, named, expected in (("data", None, "fast"), ("none", "", ""), ("other", "manual", "manual")):
+            asked = claim(name) if named is None else claim(name, storageClassName=named)
+            assert (await it.manager.client.create(asked)).spec.storage_class_name == expected
+        await it.client.create(user_of("data"))
+        await runs(it)
         assert not await it.events("FailedScheduling")
 
 
