@@ -1,5 +1,6 @@
 """Pods that matter more and pods that must be apart, on too few nodes that die, with a scheduler that ends after any of
-its writes: no node ever holds more than it has, and no required anti-affinity is broken."""
+its writes: no node ever holds more than it has, no required anti-affinity is broken, and none waits long where there is
+room."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from kvstore.api import Client
 from tests.controllers.cluster import Revision, history
 from tests.simulation.invariants import check_owned
 from tests.simulation.life import FAULTS, User, live, seeds, undisturbed
+from tests.simulation.promptness import PROMPT, check_prompt
 
 pytestmark = pytest.mark.virtual_time
 
@@ -90,7 +92,7 @@ def check_nodes(revisions: list[Revision]) -> None:
             where = pod["spec"].get("nodeName")
             if not where or pod["status"]["phase"] in ("Succeeded", "Failed"):
                 continue
-            used[where] = used.get(where, 0) + scaled(pod["spec"]["containers"][0]["resources"]["requests"]["cpu"])
+            used[where] = used.get(where, 0) + request_of(pod)
             if pod["metadata"]["labels"]["app"] == "apart":
                 assert where not in apart, f"two on {where} at {revision.number}"
                 apart.add(where)
@@ -108,6 +110,47 @@ def check_victims(revisions: list[Revision]) -> None:
         reasons = [each.get("reason") for each in pod["status"].get("conditions", ())]
         if "PreemptionByScheduler" in reasons:
             assert pod["metadata"]["labels"]["app"] != "high"
+
+
+def waiting(revision: Revision) -> dict[tuple[str], str]:
+    """The pods that have no node though there is room on one that takes them, and none is kept free for them."""
+    used: dict[str, int] = {}
+    apart = set()
+    pods = list(revision.of(Pod))
+    for pod in pods:
+        where = pod["spec"].get("nodeName") or pod["status"].get("nominatedNodeName")
+        if where and pod["status"]["phase"] not in ("Succeeded", "Failed"):
+            used[where] = used.get(where, 0) + request_of(pod)
+            if pod["metadata"]["labels"]["app"] == "apart":
+                apart.add(where)
+    free = {
+        node["metadata"]["name"]: scaled(node["status"]["allocatable"]["cpu"]) - used.get(node["metadata"]["name"], 0)
+        for node in nodes_of(revision)
+        if not node["spec"].get("taints") and not node["spec"].get("unschedulable")
+    }
+    found: dict[tuple[str], str] = {}
+    for pod in pods:
+        if pod["spec"].get("nodeName") or pod["status"].get("nominatedNodeName") or is_going(pod):
+            continue
+        closed = apart if pod["metadata"]["labels"]["app"] == "apart" else ()
+        if any(room >= request_of(pod) for name, room in free.items() if name not in closed):
+            found[(pod["metadata"]["name"],)] = "bound"
+    return found
+
+
+def is_going(pod: Raw) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def request_of(pod: Raw) -> int:
+    return scaled(pod["spec"]["containers"][0]["resources"]["requests"]["cpu"])
+
+
+@pytest.mark.parametrize("seed", seeds(1))
+async def test_no_pod_waits_long_where_there_is_room(store: Client, seed: int) -> None:
+    life = await live(store, Crowd(seed), faults=msgspec.structs.replace(FAULTS, lost_reply=0.1))
+    # Late caches, and one that did not fit is tried again after 10 s at the latest.
+    check_prompt(await history(store), life.times, (Pod, Node), waiting, PROMPT + 10.0)
 
 
 @pytest.mark.parametrize("seed", seeds(2))
