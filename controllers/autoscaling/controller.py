@@ -140,8 +140,12 @@ class _Sync:
             cls = await self._target_class()
             scale = await self._client.get_scale(cls, target.name, hpa.namespace if cls.TYPE.namespaced else None)
         except (ApiError, UnknownKind) as error:
-            self._event("Warning", "FailedGetScale", str(error))
-            message = f"the HPA controller was unable to get the target's current scale: {error}"
+            problem = str(error)
+            if isinstance(error, UnknownKind):
+                group = target.api_version.rpartition("/")[0] if target.api_version else ""
+                problem = f'no matches for kind "{target.kind}" in group "{group}"'
+            self._event("Warning", "FailedGetScale", problem)
+            message = f"the HPA controller was unable to get the target's current scale: {problem}"
             self._condition("AbleToScale", "False", "FailedGetScale", message)
             await self._write()
             return

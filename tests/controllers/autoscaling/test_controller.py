@@ -284,6 +284,20 @@ async def test_bounds_come_before_metrics_and_zero_disables(store: Client) -> No
         }
 
 
+async def test_a_target_of_a_kind_that_is_not_there(store: Client) -> None:
+    async with cluster(store, **FAST) as it:
+        asked = hpa()
+        asked.raw["spec"]["scaleTargetRef"] = {"apiVersion": "example.com/v1", "kind": "Widget", "name": "web"}
+        await it.client.create(asked)
+        await asyncio.sleep(5)
+        assert (await conditions(it))["AbleToScale"] == (
+            "False",
+            "FailedGetScale",
+            "the HPA controller was unable to get the target's current scale: "
+            'no matches for kind "Widget" in group "example.com"',
+        )
+
+
 async def test_a_target_that_is_not_there(store: Client) -> None:
     async with cluster(store, **FAST) as it:
         await it.client.create(hpa())
