@@ -38,6 +38,7 @@ from controllers.decoded import Decoded
 from controllers.finalizers import remove_finalizer
 from controllers.manager import Manager
 from controllers.reconcile import Request, Result
+from controllers.workqueue import WorkQueue
 from informer import patch
 from informer.cache import Stored
 from informer.codecs import format_time
@@ -45,6 +46,7 @@ from informer.errors import ApiError, Conflict, NotFound
 from informer.selectors import Selector
 
 WORKERS = 5  # kube-controller-manager's --concurrent-job-syncs
+MAX_DELAY = 60.0  # seconds; its MaxJobApiBackOff: a Job that a quota refuses looks again within a minute
 BURST = 500  # kube-controller-manager's: creates or deletes in one sync
 CONTROLLER_NAME = "kubernetes.io/job-controller"  # what managedBy says where this controller is meant
 _TRIES = 5  # to take a finalizer off a pod that others write to
@@ -79,7 +81,14 @@ class JobController:
         manager = self._manager
         manager.add_index(Pod, CONTROLLER_INDEX, controller_index)
         manager.add_index(Pod, TRACKED_INDEX, tracked_index)
-        manager.add_controller(Job, self.reconcile, watches={Pod: self._of_pod}, workers=WORKERS, name="job")
+        manager.add_controller(
+            Job,
+            self.reconcile,
+            watches={Pod: self._of_pod},
+            workers=WORKERS,
+            name="job",
+            queue=lambda: WorkQueue(max_delay=MAX_DELAY),
+        )
 
     def _of_pod(self, stored: Stored) -> Iterable[Request]:
         if stored.meta.raw_owner_references:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 from typing import Any
 
 import pytest
+import structlog
 
 from controllers.batch.pods import FAILURES_ANNOTATION, INDEX_ANNOTATION, TRACKING_FINALIZER
 from controllers.batch.types import Job
+from controllers.core.limits import ResourceQuota
 from controllers.core.stages import EXIT_CODE
 from controllers.core.types import Event, Pod
 from kvstore.api import Client
@@ -16,6 +19,8 @@ from tests.controllers.batch.jobs import conditions, end, ended, job, now, runni
 from tests.controllers.cluster import Cluster, cluster, history
 
 pytestmark = pytest.mark.virtual_time
+
+NO_PODS: dict[str, Any] = {"metadata": {"name": "none", "namespace": "default"}, "spec": {"hard": {"pods": "0"}}}
 
 FAST: dict[str, Any] = {"pod_start_delay": 0.1, "pod_ready_delay": 0}
 
@@ -515,3 +520,15 @@ async def test_exit_codes_come_from_commands(store: Client) -> None:
         assert (state["exitCode"], state["reason"], pod.raw["status"]["phase"]) == (3, "Error", "Failed")
         assert 7 <= now() <= 9
         assert EXIT_CODE not in pod.metadata.annotations
+
+
+async def test_a_job_that_a_quota_refuses_looks_again_within_a_minute(store: Client) -> None:
+    # Each refusal is told with a traceback, which takes longer to draw than all the rest.
+    with structlog.testing.capture_logs():
+        async with cluster(store) as it:
+            quota = await it.client.create(ResourceQuota.from_raw(NO_PODS))
+            await it.client.create(job(run="1"))
+            await asyncio.sleep(1500)  # without a bound the next attempt would be in some ten minutes
+            assert await it.pods() == []
+            await it.client.delete(ResourceQuota, quota.name, "default")
+            await ended(it, patience=70)
