@@ -30,7 +30,7 @@ from informer import (
     Unreachable,
     is_newer,
 )
-from informer.errors import from_store
+from informer.errors import ApiError, Forbidden, from_store
 from kvstore.errors import KvError
 from kvstore.histogram import Durations, Histogram
 
@@ -317,6 +317,9 @@ class Controller:
         elif isinstance(error, NotFound) and str(error) == self._missing(context.request):
             # Somebody deleted it first: as ordinary, and the retry finds it gone.
             context.log.info("reconcile_overtaken", error=str(error), failures=failures)
+        elif isinstance(error, Forbidden) or (isinstance(error, ApiError) and error.retriable):
+            # The store's answer says it all: a quota that is full, a server that is away.
+            context.log.warning("reconcile_refused", error=str(error), failures=failures)
         else:
             self._panics += isinstance(error, SystemExit)
             context.log.error("reconcile_failed", error=repr(error), failures=failures, exc_info=error)

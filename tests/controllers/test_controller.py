@@ -21,7 +21,7 @@ from controllers.predicates import generation_changed, labels_changed
 from controllers.reconcile import Request, Result
 from controllers.workqueue import WorkQueue
 from informer.cache import Stored
-from informer.errors import Conflict
+from informer.errors import ApiError, Conflict, Forbidden, Unreachable
 from informer.resources import OwnerReference
 from kvstore.api import Client, Range, Watch, WatchResponse
 from kvstore.client.embedded import EmbeddedClient
@@ -468,6 +468,24 @@ async def test_an_object_that_is_deleted_under_a_run_is_no_failure_to_worry_abou
     assert statistics.outcomes["error"] == 1
     told = [(entry["event"], entry["log_level"]) for entry in logs if "reconcile" in entry["event"]]
     assert told == [("reconcile_overtaken", "info")]
+
+
+@pytest.mark.parametrize("refused", [Forbidden("the quota is full"), Unreachable("nobody answers")])
+async def test_what_the_store_answers_needs_no_traceback(store: Client, refused: ApiError) -> None:
+    manager, runs = Manager(client=store), Runs()
+
+    @manager.reconciler(Site)
+    async def reconcile(ctx: Context, request: Request) -> None:
+        if runs.note(request) == 1:
+            raise refused
+
+    with structlog.testing.capture_logs() as logs:
+        async with manager:
+            await manager.client.create(site("a"))
+            await runs.reach(2)
+    (told,) = [entry for entry in logs if "reconcile" in entry["event"]]
+    assert (told["event"], told["log_level"], told["error"]) == ("reconcile_refused", "warning", str(refused))
+    assert "exc_info" not in told
 
 
 async def test_a_conflict_is_retried_and_counted(store: Client) -> None:
