@@ -164,7 +164,7 @@ def check(revisions: list[Revision], life: Life, spaces: set[str]) -> list[int]:
     assert isinstance(user, Owners)
     invariants.check_nothing_outlives_its_owners(revisions[-1])
     return [
-        invariants.check_only_garbage_is_deleted(revisions, life.authors, user.uids, spaces),
+        invariants.check_only_garbage_is_deleted(revisions, life.authors, life.times, user.uids, spaces),
         invariants.check_foreground(revisions, life.authors),
         invariants.check_orphans(revisions, life.authors),
         invariants.check_closed_namespaces(revisions, life.authors, spaces),
