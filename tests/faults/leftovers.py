@@ -31,7 +31,7 @@ async def nothing_left() -> AsyncIterator[None]:
     async with grpc.aio.insecure_channel("127.0.0.1:1"):
         opened, running = descriptors(), asyncio.all_tasks()
         yield
-        tasks = {task for task in asyncio.all_tasks() - running if "grpc" not in repr(task.get_coro())}
+        tasks = {task for task in asyncio.all_tasks() - running if "grpc" not in repr(task)}
         assert tasks == set()
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE
