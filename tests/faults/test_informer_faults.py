@@ -20,7 +20,7 @@ from tests.faults.proxy import FaultProxy, To
 from tests.faults.soak import lives
 from tests.faults.writer import LAST
 
-SEEDS, SEEDS_AT_ONCE = 200, 25
+SEEDS, SEEDS_AT_ONCE = 100, 25
 
 BREAKS: dict[str, Callable[[FaultProxy, random.Random], None]] = {
     "cut": lambda proxy, rng: proxy.cut(),

@@ -10,7 +10,7 @@ from kvstore import watch
 from kvstore.api import Put
 from kvstore.node import Node, NodeOptions
 
-STREAMS = 40
+STREAMS = 16
 VALUE = bytes(4_000)
 PUTS = 200
 
