@@ -99,6 +99,16 @@ def group_pods(pods: Iterable[PodState], samples: Mapping[str, Sample], *, cpu: 
     return groups
 
 
+def _measured(pods: Sequence[PodState], samples: Mapping[str, Sample], *, cpu: bool, now: datetime) -> _Groups:
+    """The groups, if there is anything to go by. Raises CannotCompute."""
+    if not pods:
+        raise CannotCompute(NO_PODS)
+    groups = group_pods(pods, samples, cpu=cpu, now=now)
+    if not groups.samples:
+        raise CannotCompute(NO_METRICS)
+    return groups
+
+
 def _warming_up(pod: PodState, sample: Sample, now: datetime) -> bool:
     if pod.ready is None or pod.started is None:
         return True
@@ -121,11 +131,7 @@ def by_utilization(
     tolerances: Tolerances = DEFAULT_TOLERANCES,
 ) -> Proposal:
     """By usage in percent of what the pods request. Raises CannotCompute."""
-    if not pods:
-        raise CannotCompute(NO_PODS)
-    groups = group_pods(pods, samples, cpu=resource == "cpu", now=now)
-    if not groups.samples:
-        raise CannotCompute(NO_METRICS)
+    groups = _measured(pods, samples, cpu=resource == "cpu", now=now)
     requests = {pod.name: _request(pod, resource, container) for pod in pods}
 
     def utilization(values: Mapping[str, int]) -> int:
@@ -160,11 +166,7 @@ def by_average(
     tolerances: Tolerances = DEFAULT_TOLERANCES,
 ) -> Proposal:
     """By a quantity for each pod. Raises CannotCompute."""
-    if not pods:
-        raise CannotCompute(NO_PODS)
-    groups = group_pods(pods, samples, cpu=resource == "cpu", now=now)
-    if not groups.samples:
-        raise CannotCompute(NO_METRICS)
+    groups = _measured(pods, samples, cpu=resource == "cpu", now=now)
 
     def average(values: Mapping[str, int]) -> int:
         return sum(values.values()) // len(values)
