@@ -98,8 +98,8 @@ def run(
     log_level: str,
     log_format: LogFormat,
 ) -> None:
-    """Run the reconcilers of FILE.py, or Deployments, ReplicaSets, a scheduler, garbage collection and simulated nodes,
-    until Ctrl-C.
+    """Run the reconcilers of FILE.py, or the built-in controllers of Kubernetes' workloads, a scheduler and simulated
+    nodes, until Ctrl-C.
 
     A FILE.py has `manager = Manager()` at its top level. With an embedded store it also serves it, so that other
     terminals reach it.
