@@ -10,7 +10,7 @@ from kvstore import watch
 from kvstore.api import Put
 from kvstore.node import Node, NodeOptions
 
-STREAMS = 16
+STREAMS = 40
 VALUE = bytes(4_000)
 PUTS = 200
 
